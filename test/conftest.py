@@ -1,0 +1,74 @@
+"""Fixtures: `t` is the workspace, `target`, `compiler` and `kind` run a case once for each."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kldtest import KINDS
+from kldtest import KLD
+from kldtest import TARGETS
+from kldtest import Workspace
+from kldtest import linker_family
+
+
+def pytest_addoption(parser):
+    parser.addoption('--targets', default='x86_64',
+                     help='CPUs to run the cases for, separated by commas (default: x86_64)')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'deviates(**reasons): fails with that other linker')
+    config.addinivalue_line('markers', 'only(*targets): belongs to these CPUs')
+    if not Path(KLD).exists():
+        pytest.exit(f'there is no linker at {KLD}: run make, or set KLD', returncode=2)
+    config.family = linker_family()
+
+
+def pytest_generate_tests(metafunc):
+    if 'target' in metafunc.fixturenames:
+        names = metafunc.config.getoption('targets').split(',')
+        mark = metafunc.definition.get_closest_marker('only')
+        names = [n for n in names if not mark or n in mark.args]
+        metafunc.parametrize('target', names, indirect=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        for mark in item.iter_markers('deviates'):
+            if config.family in mark.kwargs:
+                item.add_marker(pytest.mark.xfail(reason=mark.kwargs[config.family], strict=True))
+
+
+@pytest.fixture
+def target(request):
+    return TARGETS[request.param]
+
+
+@pytest.fixture(scope='session')
+def linker_dir(tmp_path_factory):
+    """A folder for `-B` in which `ld` is the linker under test."""
+    folder = tmp_path_factory.mktemp('linker')
+    (folder / 'ld').symlink_to(os.path.abspath(KLD))
+    return folder
+
+
+@pytest.fixture
+def t(tmp_path, target, linker_dir):
+    return Workspace(tmp_path, target, linker_dir)
+
+
+@pytest.fixture(params=['gcc', 'clang'])
+def compiler(request, t):
+    t.compiler = request.param
+    return request.param
+
+
+@pytest.fixture(params=['-O0', '-O2'])
+def opt(request):
+    return request.param
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+def kind(request):
+    return request.param
