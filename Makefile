@@ -35,11 +35,11 @@ FLAGS_ubsan   = -O1 -g -fno-omit-frame-pointer -DKLD_DEBUG -fsanitize=undefined
 FLAGS_tsan    = -O1 -g -fno-omit-frame-pointer -DKLD_DEBUG -fsanitize=thread
 FLAGS_fuzz    = -O1 -g -fno-omit-frame-pointer -DKLD_DEBUG \
                 -fsanitize=fuzzer-no-link,address,undefined
-RECOVER_asan  = -fno-sanitize-recover=all
-RECOVER_ubsan = -fno-sanitize-recover=all
-RECOVER_fuzz  = -fno-sanitize-recover=all
+STRICT_asan   = -fno-sanitize-recover=all
+STRICT_ubsan  = -fno-sanitize-recover=all
+STRICT_fuzz   = -fno-sanitize-recover=all
 
-VFLAGS   = $(FLAGS_$(VARIANT)) $(RECOVER_$(VARIANT))
+VFLAGS   = $(FLAGS_$(VARIANT)) $(STRICT_$(VARIANT))
 ALLFLAGS = $(STD) $(WARN) $(VFLAGS) $(SPLIT) $(VISIBLE) -pthread $(INCLUDE) $(CPPFLAGS)
 WERROR_1 = -Werror
 
@@ -69,9 +69,10 @@ LIB_OBJ  = $(LIB_SRC:%.c=$(B)/obj/%.o)
 PIC_OBJ  = $(LIB_SRC:%.c=$(B)/pic/%.o)
 CMD_OBJ  = $(CMD_SRC:%.c=$(B)/obj/%.o)
 
+# V=1 shows the commands, -s shows nothing
 Q_0      = @
 Q        = $(Q_$(V))
-SAY_0    = @printf '  %-5s %s\n'
+SAY_0    = @$(if $(findstring s,$(firstword -$(MAKEFLAGS))),:,printf '  %-5s %s\n')
 SAY_1    = @:
 SAY      = $(SAY_$(V))
 
@@ -144,11 +145,123 @@ FORCE:
 
 -include $(LIB_OBJ:.o=.d) $(PIC_OBJ:.o=.d) $(CMD_OBJ:.o=.d)
 
+# --- install ------------------------------------------------------------------------------------
+
+BINDIR     = $(PREFIX)/bin
+LIBDIR     = $(PREFIX)/lib
+LIBEXECDIR = $(PREFIX)/libexec/kld
+INCLUDEDIR = $(PREFIX)/include
+MANDIR     = $(PREFIX)/share/man
+
+# Other names of the command: a flavour each, and in libexec what compilers look for (gcc -B DIR).
+BIN_NAMES     = ld.kld ld64.kld kld-link
+LIBEXEC_NAMES = ld ld.bfd ld.gold ld.lld ld.mold
+
+.PHONY: install
+install: all ## copy to PREFIX (/usr/local), below DESTDIR if that is set
+	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR)/pkgconfig $(LIBEXECDIR) $(INCLUDEDIR)/kld)
+	install -m 755 $(B)/kld $(DESTDIR)$(BINDIR)/kld
+	for n in $(BIN_NAMES); do ln -sfn kld $(DESTDIR)$(BINDIR)/$$n || exit; done
+	for n in $(LIBEXEC_NAMES); do \
+	    ln -sfnr $(DESTDIR)$(BINDIR)/kld $(DESTDIR)$(LIBEXECDIR)/$$n || exit; done
+	install -m 644 $(B)/libkld.a $(DESTDIR)$(LIBDIR)/libkld.a
+	install -m 755 $(B)/libkld.so $(DESTDIR)$(LIBDIR)/libkld.so.$(VERSION)
+	ln -sfn libkld.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libkld.so.$(SOVER)
+	ln -sfn libkld.so.$(SOVER) $(DESTDIR)$(LIBDIR)/libkld.so
+	install -m 644 $(wildcard include/kld/*.h) $(DESTDIR)$(INCLUDEDIR)/kld
+	sed -e 's|@PREFIX@|$(PREFIX)|;s|@LIBDIR@|$(LIBDIR)|;s|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	    -e 's|@VERSION@|$(VERSION)|;s|@LIBS@|$(LIBS)|' kld.pc.in > $(B)/kld.pc
+	install -m 644 $(B)/kld.pc $(DESTDIR)$(LIBDIR)/pkgconfig/kld.pc
+ifneq ($(wildcard man/kld.1),)
+	install -d $(DESTDIR)$(MANDIR)/man1
+	install -m 644 man/kld.1 $(DESTDIR)$(MANDIR)/man1/kld.1
+endif
+
+.PHONY: uninstall
+uninstall: ## remove what install has put there
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,kld $(BIN_NAMES))
+	rm -f $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(LIBEXEC_NAMES))
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,libkld.a libkld.so libkld.so.$(SOVER) \
+	    libkld.so.$(VERSION) pkgconfig/kld.pc)
+	rm -f $(addprefix $(DESTDIR)$(INCLUDEDIR)/kld/,$(notdir $(wildcard include/kld/*.h)))
+	rm -f $(DESTDIR)$(MANDIR)/man1/kld.1
+	-rmdir $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(INCLUDEDIR)/kld 2>/dev/null
+
+# --- check --------------------------------------------------------------------------------------
+
+.PHONY: check
+check: ## the test suite; installs what it needs when run as root
+	@tools/apt-deps build check
+	@$(MAKE) --no-print-directory all
+	@PYTHON=$(PYTHON) tools/check $(TESTS)
+
+.PHONY: check-debug check-asan check-ubsan check-tsan
+check-debug check-asan check-ubsan check-tsan: check-%: ## the suite on that variant
+	@tools/apt-deps build check
+	@$(MAKE) --no-print-directory all $*
+	@PYTHON=$(PYTHON) tools/check $* $(TESTS)
+
+.PHONY: lint
+lint: ## format, warnings of gcc and clang, headers that stand alone
+	@tools/lint format warnings headers
+
+.PHONY: format
+format: ## reformat every .c and .h
+	$(FORMAT) -i $(C_FILES)
+
+.PHONY: tidy
+tidy: ## clang-tidy, slow
+	printf '%s\n' $(LIB_SRC) $(CMD_SRC) | \
+	xargs -P 2 -n 1 -I{} clang-tidy --quiet {} -- $(STD) $(INCLUDE) -DKLD_DEBUG
+
+# Each test/fuzz/fuzz_NAME.c is a fuzzer; its seeds are in test/fuzz/seeds/NAME/, what it finds stays
+# in build/fuzz/corpus/NAME/. FUZZ=NAME runs one, FUZZ_TIME is in seconds for each.
+FUZZ_TIME = 60
+FUZZ     := $(patsubst test/fuzz/fuzz_%.c,%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
+
+.PHONY: fuzz
+fuzz: ## run the fuzzers, FUZZ_TIME=60 seconds each
+	@$(MAKE) --no-print-directory VARIANT=fuzz CC=$(CLANG) $(FUZZ:%=build/fuzz/fuzz_%)
+	@set -e; for f in $(FUZZ); do \
+	    mkdir -p build/fuzz/corpus/$$f build/fuzz/seeds/$$f; \
+	    seeds=test/fuzz/seeds/$$f; test -d $$seeds || seeds=; \
+	    echo "fuzz_$$f: $(FUZZ_TIME) seconds"; \
+	    build/fuzz/fuzz_$$f -max_total_time=$(FUZZ_TIME) -rss_limit_mb=4096 -timeout=20 \
+	        -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/$$f- \
+	        build/fuzz/corpus/$$f $$seeds </dev/null; \
+	done
+
+$(B)/fuzz_%: test/fuzz/fuzz_%.c $(B)/libkld.a
+	$(SAY) LINK $@
+	$(Q)$(CC) $(ALLFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libkld.a $(LIBS)
+
+-include $(wildcard build/fuzz/fuzz_*.d)
+
+# --- show and measure ---------------------------------------------------------------------------
+
+.PHONY: demo
+demo: ## build kld, link a small program with it, edit it, link it again
+	@tools/apt-deps build
+	@$(MAKE) --no-print-directory $(B)/kld
+	@tools/demo
+
+.PHONY: bench bench-quick
+bench: ## kld beside ld.bfd, ld.gold, ld.lld and mold, on large links (see test/bench/README.md)
+	@tools/apt-deps build bench
+	@$(MAKE) --no-print-directory all
+	@test/bench/run full
+bench-quick: ## the same on hello world and 1,000 synthetic objects
+	@tools/apt-deps build bench
+	@$(MAKE) --no-print-directory all
+	@test/bench/run quick
+
+# --- the rest -----------------------------------------------------------------------------------
+
 .PHONY: clean
 clean: ## remove everything that was built
 	rm -rf build
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z$$()A-Z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | \
-	 sed 's/^$$(VARIANTS)/debug asan ubsan tsan/' | awk -F '\t' '{ printf "  %-24s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-zA-Z$$()][^:]*\):.*## \(.*\)/\1\t\2/p' Makefile | \
+	 sed 's/^$$(VARIANTS)/$(VARIANTS)/' | awk -F '\t' '{ printf "  %-46s %s\n", $$1, $$2 }'

@@ -1,0 +1,6 @@
+#include "shapes.h"
+
+const char *greeting(void)
+{
+    return "hello from the first link";
+}
