@@ -1,0 +1,122 @@
+/* elf_link.h - what an ELF link knows beyond the graph: tables, GOT and PLT numbers, TLS. */
+#ifndef KLD_ELF_LINK_H
+#define KLD_ELF_LINK_H
+
+#include "src/session.h"
+
+struct elf_arch_ops;
+struct elf_object;
+struct elf_versions;
+struct elf_dynamic;
+
+#define ELF_NONE UINT32_MAX
+
+/* Slots of a symbol; each ELF_NONE if it has none. GOT slots count in words from the start of
+ * .got; a TLSGD or TLSDESC entry is two words. */
+struct elf_aux {
+    uint32_t got, gottp, tlsgd, tlsdesc;
+    uint32_t plt;     /* entry in .plt, and slot got_plt_reserved + plt in .got.plt */
+    uint32_t plt_got; /* entry in .plt.got: for symbols with a GOT slot anyway */
+    uint32_t dynsym;  /* index in .dynsym */
+    uint32_t iplt;    /* entry in .iplt with an IRELATIVE slot (ifunc) */
+};
+
+/* The atoms that the linker makes. NULL when the output has none of it. */
+enum elf_synth {
+    ELF_HEADERS,
+    ELF_INTERP,
+    ELF_NOTE_PROPERTY,
+    ELF_NOTE_BUILD_ID,
+    ELF_NOTE_PACKAGE,
+    ELF_GNU_HASH,
+    ELF_HASH,
+    ELF_DYNSYM,
+    ELF_DYNSTR,
+    ELF_VERSYM,
+    ELF_VERDEF,
+    ELF_VERNEED,
+    ELF_RELA_DYN,
+    ELF_RELR_DYN,
+    ELF_RELA_PLT,
+    ELF_PLT,
+    ELF_PLT_GOT,
+    ELF_PLT_SEC,
+    ELF_EH_FRAME_HDR,
+    ELF_DYNAMIC,
+    ELF_GOT,
+    ELF_GOT_PLT,
+    ELF_COPY,       /* copy relocations, .bss */
+    ELF_COPY_RELRO, /* of read-only data */
+    ELF_COMMON,
+    ELF_TLS_COMMON,
+    ELF_COMMENT,
+    ELF_SYMTAB,
+    ELF_SYMTAB_SHNDX,
+    ELF_STRTAB,
+    ELF_SHSTRTAB,
+    ELF_SYNTH_COUNT,
+};
+
+struct elf_link {
+    const struct elf_arch_ops *arch;
+    struct kld_atom *synth[ELF_SYNTH_COUNT];
+    /* S of each global by id, after layout: PLT and copy addresses seen through. */
+    uint64_t *addresses;
+    KLD_VEC(struct elf_aux) aux; /* [0] is unused */
+    uint64_t tls_start, tls_end, tls_align; /* of PT_TLS; end is not rounded up */
+    uint64_t image_base;
+    bool is_pic;      /* position-independent output: PIE or shared */
+    bool is_dynamic;  /* has a dynamic section */
+    bool is_shared, is_relocatable;
+    bool has_shared_inputs;
+    /* Noted while scanning */
+    _Atomic bool needs_tlsld;     /* a GOT pair for local-dynamic TLS */
+    _Atomic bool static_tls;      /* DF_STATIC_TLS */
+    _Atomic bool needs_got_base;  /* _GLOBAL_OFFSET_TABLE_ is referred to */
+    _Atomic bool textrel;         /* DF_TEXTREL */
+    uint32_t tlsld;               /* GOT slot of that pair, or ELF_NONE */
+    uint64_t got_addr, got_plt_addr, plt_addr, plt_got_addr, plt_sec_addr;
+    struct kld_symbol *got_symbol; /* _GLOBAL_OFFSET_TABLE_ */
+    struct elf_versions *versions;
+    struct elf_dynamic *dynamic; /* elf_dynamic.c */
+};
+
+static inline struct elf_link *elf_state(const struct kld_session *ctx)
+{
+    return ctx->format_state;
+}
+
+static inline const struct elf_aux *elf_aux(const struct kld_session *ctx,
+                                            const struct kld_symbol *sym)
+{
+    return &elf_state(ctx)->aux.data[sym->aux];
+}
+
+/* Whether the symbol's address is only known at run time: imported or preemptible. */
+static inline bool elf_is_dynamic_symbol(const struct kld_symbol *sym)
+{
+    return sym->kind == KLD_SYM_IMPORTED || sym->preemptible;
+}
+
+/* Addresses of a symbol's slots (the slot must exist). */
+uint64_t elf_got_address(const struct kld_session *ctx, uint32_t slot);
+uint64_t elf_plt_address(const struct kld_session *ctx, const struct kld_symbol *sym);
+
+/* How a dynamic relocation of an atom is written. */
+enum elf_dynrel_kind {
+    ELF_DYNREL_RELATIVE,  /* load address + value */
+    ELF_DYNREL_SYMBOLIC,  /* r_abs against the symbol, with the addend */
+    ELF_DYNREL_IRELATIVE, /* calls the resolver at value */
+    ELF_DYNREL_TPOFF,     /* r_tpoff against the symbol, or the module's own block */
+    ELF_DYNREL_DTPMOD,
+    ELF_DYNREL_DTPOFF,
+};
+
+/* Called by scan: relocation number `edge` of the atom needs a dynamic relocation of that kind.
+ * elf_dynrel.c writes it once addresses are known; apply need only write the field (which for
+ * RELATIVE and with RELR holds the value itself). Marks the symbol for .dynsym and notes text
+ * relocations (reporting them where -z text says so). */
+void elf_need_dynrel(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
+                     struct kld_atom *atom, uint32_t edge, enum elf_dynrel_kind kind);
+
+#endif

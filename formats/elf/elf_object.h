@@ -1,0 +1,152 @@
+/* elf_object.h - a relocatable ELF object or shared library as the graph knows it. */
+#ifndef KLD_ELF_OBJECT_H
+#define KLD_ELF_OBJECT_H
+
+#include "formats/elf/elf.h"
+#include "src/merge.h"
+#include "src/session.h"
+
+struct elf_eh;
+
+/* atom_of[] of sections that have no atom. Discarded: member of a COMDAT group that lost. */
+#define ELF_NO_ATOM 0u
+#define ELF_DISCARDED UINT32_MAX
+
+/* A dynamic relocation that an input relocation needs. */
+struct elf_dynrel {
+    uint32_t atom; /* index into base.atoms */
+    uint32_t edge : 28;
+    uint32_t kind : 4; /* enum elf_dynrel_kind */
+};
+
+struct elf_object {
+    struct kld_file base;
+    const Elf64_Ehdr *ehdr;
+    const Elf64_Shdr *shdrs; /* 8-aligned: parse copies what is not */
+    uint32_t nshdrs;
+    struct kld_bytes shstrtab;
+    const Elf64_Sym *syms;
+    uint32_t nsyms;
+    uint32_t first_global; /* base.ids[i] is symbol first_global + i */
+    struct kld_bytes strtab;
+    const uint32_t *xindex; /* SHT_SYMTAB_SHNDX, or NULL */
+    uint32_t *atom_of;      /* [nshdrs] 1 + index into base.atoms, or ELF_NO_ATOM/ELF_DISCARDED */
+    /* Symbols of local names that need a GOT, PLT or TLS entry: local_syms[i] belongs to
+     * local_index[i], sorted by index; built while scanning (one thread a file). */
+    struct kld_symbol **locals;
+    uint32_t *local_index;
+    uint32_t nlocals, locals_cap;
+    struct elf_eh *eh; /* unwind records: elf_eh.h */
+    /* Contributions to .symtab and .strtab: elf_symtab.c */
+    uint32_t symtab_locals, symtab_globals, symtab_first_local, symtab_first_global;
+    uint64_t strtab_size, strtab_offset;
+    /* Dynamic relocations of its atoms: noted by scan (elf_need_dynrel), written by finish. */
+    KLD_VEC(struct elf_dynrel) dynrels;
+};
+
+/* Section number of symbol i, SHN_XINDEX resolved; values >= SHN_LORESERVE that are not indices
+ * (SHN_ABS, SHN_COMMON) come back as 0xffff0000 | shndx. */
+#define ELF_RESERVED(shndx) (0xffff0000u | (shndx))
+static inline uint32_t elf_sym_section(const struct elf_object *obj, uint32_t i)
+{
+    uint16_t shndx = obj->syms[i].st_shndx;
+    if (kld_likely(shndx < SHN_LORESERVE))
+        return shndx;
+    if (shndx == SHN_XINDEX && obj->xindex)
+        return obj->xindex[i];
+    return ELF_RESERVED(shndx);
+}
+
+/* The atom of a section, or NULL if it has none. */
+static inline struct kld_atom *elf_section_atom(const struct elf_object *obj, uint32_t shndx)
+{
+    if (shndx >= obj->nshdrs)
+        return NULL;
+    uint32_t a = obj->atom_of[shndx];
+    return a == ELF_NO_ATOM || a == ELF_DISCARDED ? NULL : &obj->base.atoms[a - 1];
+}
+
+/* The global symbol with number i >= first_global in the object's table. */
+static inline struct kld_symbol *elf_global(const struct kld_session *ctx,
+                                            const struct elf_object *obj, uint32_t i)
+{
+    return &ctx->symbols[obj->base.ids[i - obj->first_global]];
+}
+
+/* What a relocation points at. */
+struct elf_target {
+    uint64_t value;         /* S, such that S + A is right for the addend given; 0 if undefined */
+    struct kld_symbol *sym; /* global, or a local one with a GOT/PLT/TLS entry; else NULL */
+    struct kld_atom *atom;  /* where it is defined, folding seen through, or NULL */
+    uint32_t sym_index;     /* r_sym */
+    bool discarded;         /* into a section that was discarded (COMDAT, gc, /DISCARD/) */
+};
+
+/* The local's symbol struct if scan made one, else NULL. */
+struct kld_symbol *elf_local_symbol(const struct elf_object *obj, uint32_t i);
+/* The same, making it: scan only, by the thread that has the file. */
+struct kld_symbol *elf_make_local_symbol(struct kld_session *ctx, struct kld_worker *worker,
+                                         struct elf_object *obj, uint32_t i);
+
+/* Resolves symbol number r_sym of obj for a relocation with that addend. After layout the value
+ * is final; before it only sym, atom and discarded mean something. r_sym < nsyms. */
+static inline struct elf_target elf_resolve(const struct kld_session *ctx,
+                                            const struct elf_object *obj, uint32_t r_sym,
+                                            int64_t addend);
+
+#include "formats/elf/elf_link.h"
+
+static inline struct elf_target elf_resolve(const struct kld_session *ctx,
+                                            const struct elf_object *obj, uint32_t r_sym,
+                                            int64_t addend)
+{
+    struct elf_target t = {.sym_index = r_sym};
+    if (r_sym >= obj->first_global) {
+        kld_symid id = obj->base.ids[r_sym - obj->first_global];
+        t.sym = &ctx->symbols[id];
+        t.value = elf_state(ctx)->addresses ? elf_state(ctx)->addresses[id] : 0;
+        t.atom = t.sym->kind == KLD_SYM_DEFINED && !t.sym->in_section ? t.sym->atom : NULL;
+        if (t.atom && t.atom->kind != KLD_ATOM_PIECES)
+            t.discarded = !t.atom->live;
+        return t;
+    }
+    const Elf64_Sym *sym = &obj->syms[r_sym];
+    uint32_t shndx = elf_sym_section(obj, r_sym);
+    if (shndx < obj->nshdrs && shndx != SHN_UNDEF) {
+        uint32_t a = obj->atom_of[shndx];
+        if (a == ELF_NO_ATOM || a == ELF_DISCARDED) {
+            t.discarded = true;
+            return t;
+        }
+        struct kld_atom *atom = &obj->base.atoms[a - 1];
+        if (kld_unlikely(atom->flags & KLD_ATOM_FOLDED))
+            atom = atom->folded_into;
+        t.atom = atom;
+        t.discarded = !atom->live;
+        if (atom->kind == KLD_ATOM_PIECES) {
+            if (ELF64_ST_TYPE(sym->st_info) == STT_SECTION)
+                t.value = kld_pieces_address(atom, sym->st_value + (uint64_t)addend) -
+                          (uint64_t)addend;
+            else
+                t.value = kld_pieces_address(atom, sym->st_value);
+        } else {
+            t.value = atom->addr + sym->st_value;
+        }
+        if (kld_unlikely(obj->nlocals))
+            t.sym = elf_local_symbol(obj, r_sym);
+        return t;
+    }
+    t.value = sym->st_value; /* SHN_ABS, or symbol 0 */
+    return t;
+}
+
+struct kld_file *elf_new_file(struct kld_session *ctx, struct kld_arena *arena,
+                              enum kld_file_kind kind);
+
+/* The name of section i, or "?" if it is malformed. */
+struct kld_str elf_section_name(const struct elf_object *obj, uint32_t i);
+
+/* A place in an atom of an object, for messages. */
+struct kld_where elf_where(const struct kld_atom *atom, uint64_t offset);
+
+#endif

@@ -1,0 +1,142 @@
+/* kld.h - the public interface of libkld: a whole linker as a library.
+ *
+ * A session is one link: create it, set options, add inputs, link, read the output, free it.
+ * Sessions share nothing; any number may run at once, each from one thread at a time. The
+ * library has no writable globals and changes nothing of the process it runs in. Every error
+ * reaches the host through its message callback; the call then returns a status.
+ */
+#ifndef KLD_KLD_H
+#define KLD_KLD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define KLD_API __attribute__((visibility("default")))
+#else
+#define KLD_API
+#endif
+
+#define KLD_VERSION "0.1.0"
+
+typedef struct kld_session kld_session;
+
+/* What a call returns. */
+typedef enum kld_status {
+    KLD_OK = 0,        /* done */
+    KLD_FAILED = 1,    /* errors were reported through the message callback */
+    KLD_NO_MEMORY = 2, /* the host's allocator returned NULL; the session can only be freed */
+    KLD_MISUSE = 3,    /* the call makes no sense now, or an argument is bad */
+    KLD_INTERNAL = 4,  /* a defect of kld itself; reported like an error */
+} kld_status;
+
+typedef enum kld_severity {
+    KLD_NOTE = 0,    /* what was asked for: --trace, --print-gc-sections, --stats ... */
+    KLD_WARNING = 1, /* the link goes on */
+    KLD_ERROR = 2,   /* the link fails */
+} kld_severity;
+
+/* One diagnostic. Strings are valid only during the callback; those that do not apply are NULL. */
+typedef struct kld_message {
+    size_t size;           /* sizeof of this struct as the library knows it */
+    kld_severity severity;
+    const char *id;        /* stable, e.g. "undefined-symbol" */
+    const char *file;      /* path of the input */
+    const char *member;    /* archive member */
+    const char *section;   /* section name */
+    const char *symbol;    /* the symbol's name as it is in the object (not demangled) */
+    uint64_t offset;       /* bytes into the section, if has_offset; else into the file or a line */
+    bool has_offset;
+    const char *text;      /* the whole message for people, without "kld: error: " */
+} kld_message;
+
+/* What the session needs of its surroundings. Zero-initialise, set size, fill in what you want;
+ * a NULL member means the library's own: calloc and free, files of the file system, messages
+ * dropped. All callbacks but message may be called from several threads at once. */
+typedef struct kld_host {
+    size_t size; /* sizeof(struct kld_host) */
+    void *context;
+    /* Returns size bytes, all zero, aligned for any object, or NULL. */
+    void *(*alloc)(void *context, size_t size);
+    void (*free)(void *context, void *block, size_t size);
+    /* Called from the thread that called the library, in input order. */
+    void (*message)(void *context, const kld_message *message);
+    /* Opens an input by path. On success: *data, *length (the bytes stay valid until close_file
+     * or the end of the session) and true. On failure false, with errno set. */
+    bool (*open_file)(void *context, const char *path, const void **data, size_t *length);
+    void (*close_file)(void *context, const char *path, const void *data, size_t length);
+    /* Names of temporary files while they exist, so that a signal handler of the host's can
+     * remove them: path on creation, NULL once it is renamed or removed. */
+    void (*temporary_file)(void *context, const char *path);
+    /* Text that an option asks to print (--help, --version, --print-map). NULL: stdout of the
+     * process when called through kld_run from the command, else dropped. */
+    void (*print)(void *context, const char *text, size_t length);
+    /* The environment, for GNU make's jobserver (MAKEFLAGS) and LD_LIBRARY_PATH; NULL: none. */
+    const char *(*environment)(void *context, const char *name);
+    /* Whether messages go to a terminal that shows colours. */
+    bool colour;
+} kld_host;
+
+/* How an input is to be taken. */
+enum {
+    KLD_INPUT_LIBRARY = 1 << 0,       /* name is what follows -l: searched in the library path */
+    KLD_INPUT_AS_NEEDED = 1 << 1,     /* --as-needed */
+    KLD_INPUT_WHOLE_ARCHIVE = 1 << 2, /* --whole-archive */
+    KLD_INPUT_STATIC = 1 << 3,        /* -Bstatic: do not look for shared libraries */
+    KLD_INPUT_LAZY = 1 << 4,          /* --start-lib: an object taken as an archive member is */
+    KLD_INPUT_BINARY = 1 << 5,        /* -b binary */
+    KLD_INPUT_JUST_SYMBOLS = 1 << 6,  /* --just-symbols */
+    KLD_INPUT_SCRIPT = 1 << 7,        /* -T: a linker script */
+};
+
+typedef struct kld_input {
+    size_t size;      /* sizeof(struct kld_input) */
+    const char *name; /* path, library name, or a label for bytes in memory */
+    const void *data; /* if not NULL: the input's bytes, which stay valid until kld_free */
+    size_t length;
+    unsigned flags; /* KLD_INPUT_* */
+} kld_input;
+
+/* A new session, or NULL if out of memory. host is copied; NULL means all defaults. */
+KLD_API kld_session *kld_new(const kld_host *host);
+
+/* Frees the session and all that it returned. NULL is allowed. */
+KLD_API void kld_free(kld_session *session);
+
+/* Sets an option by its canonical name (docs: `man kld`, --help; names without dashes, e.g.
+ * "output", "gc-sections", "soname", "rpath"). value is text: "1"/"0" for switches, decimal or
+ * 0x numbers; options that are lists append. Unknown names and values that do not parse are
+ * reported and return KLD_FAILED. */
+KLD_API kld_status kld_set(kld_session *session, const char *name, const char *value);
+
+/* Adds an input at the end of the command line. Strings are copied; data is not. */
+KLD_API kld_status kld_add_input(kld_session *session, const kld_input *input);
+
+/* Reads an argv as a command of the given flavour would ("gnu"; argv[0] is not looked at) and
+ * sets options and inputs from it. */
+KLD_API kld_status kld_parse(kld_session *session, const char *flavour, int argc,
+                             const char *const *argv);
+
+/* Links what has been added. With the option "output-memory" set, the output stays in memory for
+ * kld_output; otherwise it is the file named by "output". May be called once in a session. */
+KLD_API kld_status kld_link(kld_session *session);
+
+/* The linked bytes after kld_link with "output-memory"; owned by the session. */
+KLD_API kld_status kld_output(kld_session *session, const void **data, size_t *length);
+
+/* The whole command in this process: parses, links, reports. Returns the exit status of the
+ * command, 0 or 1. host may be NULL: messages are then dropped. */
+KLD_API int kld_run(int argc, const char *const *argv, const kld_host *host);
+
+/* "0.1.0" */
+KLD_API const char *kld_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

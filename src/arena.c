@@ -1,0 +1,101 @@
+#include "src/arena.h"
+#include <stdio.h>
+
+struct kld_arena_block {
+    struct kld_arena_block *next;
+    size_t size; /* of the whole block, this header included */
+};
+
+enum { FIRST_BLOCK = 64 << 10, LARGEST_BLOCK = 4 << 20, HEADER = 64 };
+
+void kld_arena_init(struct kld_arena *arena, const struct kld_alloc *from, jmp_buf *oom)
+{
+    *arena = (struct kld_arena){.from = from, .oom = oom, .next_block = FIRST_BLOCK};
+}
+
+void kld_arena_free(struct kld_arena *arena)
+{
+    for (struct kld_arena_block *b = arena->blocks, *next; b; b = next) {
+        next = b->next;
+        arena->from->free(arena->from->context, b, b->size);
+    }
+    kld_arena_init(arena, arena->from, arena->oom);
+}
+
+static struct kld_arena_block *new_block(struct kld_arena *arena, size_t size)
+{
+    struct kld_arena_block *b = arena->from->alloc(arena->from->context, size);
+    if (!b)
+        longjmp(*arena->oom, 1);
+    b->size = size;
+    arena->total += size;
+    return b;
+}
+
+void *kld_arena_alloc(struct kld_arena *arena, size_t size, size_t align)
+{
+    uintptr_t at = ((uintptr_t)arena->ptr + align - 1) & ~(uintptr_t)(align - 1);
+    if (kld_likely(at + size <= (uintptr_t)arena->end && at + size >= at)) {
+        arena->ptr = (char *)(at + size);
+        return (void *)at;
+    }
+    if (size > SIZE_MAX / 2)
+        longjmp(*arena->oom, 1);
+    if (size + align > arena->next_block / 4) {
+        /* A block of its own behind the current one, whose free space stays in use. */
+        struct kld_arena_block *b = new_block(arena, HEADER + size + align);
+        if (arena->blocks) {
+            b->next = arena->blocks->next;
+            arena->blocks->next = b;
+        } else {
+            arena->blocks = b;
+        }
+        at = ((uintptr_t)b + HEADER + align - 1) & ~(uintptr_t)(align - 1);
+        return (void *)at;
+    }
+    struct kld_arena_block *b = new_block(arena, arena->next_block);
+    b->next = arena->blocks;
+    arena->blocks = b;
+    arena->ptr = (char *)b + HEADER;
+    arena->end = (char *)b + b->size;
+    if (arena->next_block < LARGEST_BLOCK)
+        arena->next_block *= 2;
+    return kld_arena_alloc(arena, size, align);
+}
+
+void *kld_arena_array(struct kld_arena *arena, size_t count, size_t size, size_t align)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes))
+        longjmp(*arena->oom, 1);
+    return kld_arena_alloc(arena, bytes, align);
+}
+
+char *kld_arena_strndup(struct kld_arena *arena, const char *text, size_t len)
+{
+    char *copy = kld_arena_alloc(arena, len + 1, 1);
+    if (len)
+        memcpy(copy, text, len);
+    return copy;
+}
+
+char *kld_arena_vprintf(struct kld_arena *arena, const char *format, va_list args)
+{
+    va_list again;
+    va_copy(again, args);
+    int len = vsnprintf(NULL, 0, format, args);
+    char *text = kld_arena_alloc(arena, len < 0 ? 1 : (size_t)len + 1, 1);
+    if (len > 0)
+        vsnprintf(text, (size_t)len + 1, format, again);
+    va_end(again);
+    return text;
+}
+
+char *kld_arena_printf(struct kld_arena *arena, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    char *text = kld_arena_vprintf(arena, format, args);
+    va_end(args);
+    return text;
+}

@@ -1,0 +1,42 @@
+/* io.h - files: whole inputs in memory, the output under a temporary name. io_posix.c. */
+#ifndef KLD_SRC_IO_H
+#define KLD_SRC_IO_H
+
+#include "src/bytes.h"
+
+/* Maps the file at path for reading, through the host if it wants to. The bytes stay until the
+ * session ends. On failure false with errno set; nothing is reported. */
+bool kld_io_open(struct kld_session *ctx, const char *path, struct kld_bytes *bytes);
+
+/* Whether path names something that can be opened for reading and is not a directory. */
+bool kld_io_exists(struct kld_session *ctx, const char *path);
+
+/* The output being written. */
+struct kld_output {
+    int fd;           /* -1: in memory */
+    uint8_t *memory;  /* output-memory */
+    char *path;       /* final name */
+    char *temporary;  /* name while it is being written; NULL when written in place (/dev/null) */
+    uint64_t size;
+};
+
+/* Opens a temporary file beside path with mode 0777 or 0666 less the umask (or memory, with
+ * output-memory). On failure reports and returns false. */
+bool kld_output_open(struct kld_session *ctx, struct kld_output *out, const char *path,
+                     uint64_t size, bool executable);
+/* Writes at an offset; from any thread. Reports and returns false on failure (disk full ...). */
+bool kld_output_write(struct kld_session *ctx, struct kld_output *out, uint64_t offset,
+                      const void *data, size_t length);
+/* Gives the output its final name. */
+bool kld_output_commit(struct kld_session *ctx, struct kld_output *out);
+/* Removes what has been written. Safe at any time. */
+void kld_output_abandon(struct kld_session *ctx, struct kld_output *out);
+
+/* Writes a whole small file (map, dependency file, reproduce) at once; "-" is the host's print.
+ * Reports and returns false on failure. */
+bool kld_io_write_file(struct kld_session *ctx, const char *path, const void *data, size_t length);
+
+/* Closes all inputs. */
+void kld_io_free(struct kld_session *ctx);
+
+#endif

@@ -1,0 +1,32 @@
+/* layout.h - output sections: finding and filling them, offsets of their atoms; writing. */
+#ifndef KLD_SRC_LAYOUT_H
+#define KLD_SRC_LAYOUT_H
+
+#include "src/session.h"
+
+/* The output section of that name, type and format flags, made if need be. Safe from any thread
+ * while atoms are being made; ids depend on timing, the order of the output does not. */
+struct kld_section *kld_section_get(struct kld_session *ctx, struct kld_str name, uint32_t type,
+                                    uint64_t format_flags, uint64_t entsize);
+
+/* The section of that name, or NULL. */
+struct kld_section *kld_section_find(struct kld_session *ctx, const char *name);
+
+/* A linker-made atom of the internal file, live, at the end of the section. generate may be NULL
+ * when data is set before writing. */
+struct kld_atom *kld_atom_new(struct kld_session *ctx, struct kld_section *section, uint8_t flags,
+                              uint8_t p2align, uint64_t size);
+
+/* place: gathers the live atoms of every section, in input order, into section->atoms. */
+void kld_gather(struct kld_session *ctx);
+
+/* Offsets of the atoms in their section, its size and alignment. In parallel over sections. */
+void kld_section_offsets(struct kld_session *ctx);
+
+/* After the format fixed section addresses: turns atom offsets into addresses. */
+void kld_fix_addresses(struct kld_session *ctx);
+
+/* write.c: copies, applies and writes everything to the output, in parallel. */
+void kld_write(struct kld_session *ctx, uint64_t file_size);
+
+#endif

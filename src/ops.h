@@ -1,0 +1,100 @@
+/* ops.h - the two seams of the linker: what a format and what a CPU must provide.
+ *
+ * Everything in src/ works through these tables. A new format or CPU adds a folder and a line
+ * in targets.c. */
+#ifndef KLD_SRC_OPS_H
+#define KLD_SRC_OPS_H
+
+#include "src/graph.h"
+
+struct kld_arch_ops;
+typedef void kld_mark(struct kld_session *ctx, struct kld_atom *atom);
+
+enum kld_probe {
+    KLD_PROBE_NONE, /* not of this format */
+    KLD_PROBE_OBJECT,
+    KLD_PROBE_SHARED,
+    KLD_PROBE_UNSUPPORTED, /* of this format, but not linkable: *why says why */
+};
+
+/* A relocation as generic passes see it: decoded on the fly from the input's table. */
+struct kld_edge {
+    uint64_t offset; /* in the atom */
+    int64_t addend;
+    struct kld_symbol *symbol; /* global target, or NULL */
+    struct kld_atom *atom;     /* target's atom when it is defined in one, or NULL */
+    uint64_t value;            /* offset of the target in `atom` (without the addend) */
+    uint32_t type;             /* the CPU's number; only to be compared with one of the same kind */
+};
+
+struct kld_format_ops {
+    const char *name;
+
+    /* What the bytes are. On OBJECT and SHARED *arch is the CPU. */
+    enum kld_probe (*probe)(struct kld_bytes bytes, const struct kld_arch_ops **arch,
+                            const char **why);
+    /* A new file of this format, not yet parsed (the format's own, larger struct). */
+    struct kld_file *(*new_file)(struct kld_session *ctx, struct kld_arena *arena,
+                                 enum kld_file_kind kind);
+    /* Reads headers and symbols: allocates ids[nnames] and classes[nnames], fills classes and
+     * groups. In parallel, one file a thread. Reports errors and sets file->broken. */
+    void (*parse)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+    /* The name with number i < nnames of a parsed file. */
+    struct kld_str (*name_at)(const struct kld_file *file, uint32_t i);
+
+    /* Once, when the target is known: the format's state, names that options bring in. */
+    void (*begin)(struct kld_session *ctx);
+    /* Groups are decided (group.discarded): definitions inside discarded ones become references
+     * (classes), and atoms are made of the sections that stay. In parallel. */
+    void (*make_atoms)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+    /* Fills in the symbol of each name of which this file has the definition that won
+     * (kld_resolve_won). In parallel. */
+    void (*bind)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+    /* Once, after all files are bound: linker-defined symbols, COMMON, versions, exports. */
+    void (*bind_all)(struct kld_session *ctx);
+
+    /* Decodes up to cap edges of the atom beginning with number *from; returns how many and
+     * moves *from; 0 at the end. Edges that lead nowhere (no symbol, no atom) are left out. */
+    size_t (*edges)(struct kld_session *ctx, const struct kld_atom *atom, size_t *from,
+                    struct kld_edge *out, size_t cap);
+    /* gc: calls mark for every atom that is kept whatever refers to it. */
+    void (*gc_roots)(struct kld_session *ctx, kld_mark *mark);
+    /* gc: calls mark for what lives because this atom does, beside its edges (unwind data). */
+    void (*gc_follow)(struct kld_session *ctx, struct kld_atom *atom, kld_mark *mark);
+
+    /* The live set is final: notes what each live atom of the file needs. In parallel. */
+    void (*scan)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+    /* Needs become atoms; the format's tables are added. No new symbols after it. */
+    void (*synth)(struct kld_session *ctx);
+    /* Orders the sections (session.order) and makes the segments. */
+    void (*place)(struct kld_session *ctx);
+    /* Gives every section of the order, and every segment, its address and file offset. */
+    void (*layout)(struct kld_session *ctx);
+    /* Addresses are final: contents of the tables that depend on them. */
+    void (*finish)(struct kld_session *ctx);
+    /* Applies the atom's edges to its bytes at out (already copied). In parallel. */
+    void (*apply)(struct kld_session *ctx, struct kld_worker *worker, const struct kld_atom *atom,
+                  uint8_t *out);
+    /* Where atoms of kind RECORDS are written (already zeroed). In parallel. */
+    void (*write_records)(struct kld_session *ctx, struct kld_worker *worker,
+                          const struct kld_atom *atom, uint8_t *out);
+    /* The bytes are written, all but what depends on them (build id). hashes: one 16-byte hash
+     * a chunk, in file order. */
+    void (*seal)(struct kld_session *ctx, const uint8_t *hashes, size_t count);
+};
+
+struct kld_arch_ops {
+    const char *name;              /* "x86-64" */
+    const char *const *emulations; /* names for -m, NULL-terminated; the first is printed */
+    uint64_t max_page_size, common_page_size;
+    const char *dynamic_linker;      /* of the usual C library */
+    const char *const *library_path; /* default, NULL-terminated; '=' is the sysroot */
+    /* What it does for each format, in the order of kld_formats; NULL: not built. */
+    const void *by_format[3];
+};
+
+/* targets.c: all that are built, NULL-terminated. */
+extern const struct kld_format_ops *const kld_formats[];
+extern const struct kld_arch_ops *const kld_archs[];
+
+#endif

@@ -1,0 +1,39 @@
+/* pool.h - the session's threads: parallel loops, and an arena a thread.
+ *
+ * Threads start with the first loop that is worth it and end with the session. */
+#ifndef KLD_SRC_POOL_H
+#define KLD_SRC_POOL_H
+
+#include "src/arena.h"
+
+/* What a thread owns. Worker 0 is the thread that called the library. */
+struct kld_worker {
+    unsigned index;
+    struct kld_arena arena; /* lives as long as the session */
+    jmp_buf oom;
+    uint8_t *buffer; /* scratch of the pass at hand; see kld_worker_buffer */
+    size_t buffer_size;
+};
+
+struct kld_pool;
+
+typedef void kld_task(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t index);
+
+/* Calls task(ctx, worker, arg, i) for each i in [0, count), grain indices at a time, in no
+ * particular order. Runs on the calling thread alone when count <= grain. Out of memory in any
+ * task unwinds to the caller's recovery point after all threads have stopped. */
+void kld_parallel_for(struct kld_session *ctx, size_t count, size_t grain, kld_task *task,
+                      void *arg);
+
+/* At least size bytes of scratch, contents undefined, valid until the worker asks again. */
+uint8_t *kld_worker_buffer(struct kld_worker *worker, size_t size);
+
+/* Number of workers that kld_parallel_for may use, at least 1. */
+unsigned kld_pool_size(const struct kld_session *ctx);
+struct kld_worker *kld_pool_worker(struct kld_session *ctx, unsigned index);
+
+void kld_pool_init(struct kld_session *ctx, unsigned threads);
+/* Joins the threads and frees their arenas. */
+void kld_pool_free(struct kld_session *ctx);
+
+#endif

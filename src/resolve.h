@@ -1,0 +1,27 @@
+/* resolve.h - loading inputs and choosing definitions: load.c, names.c, resolve.c. */
+#ifndef KLD_SRC_RESOLVE_H
+#define KLD_SRC_RESOLVE_H
+
+#include "src/session.h"
+
+/* load.c: opens and sniffs everything on the command line, expands scripts and libraries, parses
+ * what may be needed and decides which archive members are part of the link. Afterwards
+ * session.files is final and session.symbols has a named slot for every id. */
+void kld_load(struct kld_session *ctx);
+
+/* resolve.c: elects COMDAT groups, picks a definition for every name, makes atoms. Afterwards
+ * every symbol is final but for what synth adds. */
+void kld_resolve(struct kld_session *ctx);
+
+/* The id of a name, made if there is none yet; only from the session's own thread, and not while
+ * names are being interned in parallel. After kld_load only existing names may be asked for
+ * with kld_symbol_find, or new ones with kld_symbol_add in the single-threaded passes up to
+ * synth (pointers to symbols stay valid). */
+kld_symid kld_name_intern(struct kld_session *ctx, struct kld_str name);
+struct kld_symbol *kld_symbol_find(struct kld_session *ctx, struct kld_str name);
+struct kld_symbol *kld_symbol_add(struct kld_session *ctx, struct kld_str name);
+
+/* Whether this file's name number i is the definition that won. */
+bool kld_resolve_won(const struct kld_session *ctx, const struct kld_file *file, uint32_t i);
+
+#endif
