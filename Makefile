@@ -1,8 +1,8 @@
 # kld: build, test, install. `make help` lists the targets.
 #
 # Sources are found by wildcard: a new .c file needs no line here.
-#   libkld     src/ formats/ arch/
-#   kld        driver/ + libkld.a
+#   libkld     src/ formats/ arch/, and of driver/ all but what only a process of its own needs
+#   kld        the rest of driver/ + libkld.a
 # A variant (debug, asan, ubsan, tsan) is the same build with other flags in a folder of its own,
 # build/<variant>/.
 
@@ -59,8 +59,9 @@ SOVER    = 0
 
 B        = build$(if $(filter-out release,$(VARIANT)),/$(VARIANT))
 
-LIB_SRC := $(sort $(wildcard src/*.c src/*/*.c formats/*/*.c arch/*/*.c))
-CMD_SRC := $(sort $(wildcard driver/*.c))
+CMD_SRC := driver/main.c driver/report.c
+LIB_SRC := $(sort $(wildcard src/*.c src/*/*.c formats/*/*.c arch/*/*.c) \
+                  $(filter-out $(CMD_SRC),$(wildcard driver/*.c)))
 HEADERS := $(sort $(wildcard include/*/*.h src/*.h src/*/*.h formats/*/*.h arch/*/*.h driver/*.h))
 C_FILES := $(LIB_SRC) $(CMD_SRC) $(HEADERS) \
            $(sort $(wildcard test/*.c test/*.h test/*/*.c test/*/*.h examples/*.c examples/*/*.c))

@@ -24,6 +24,11 @@ enum kld_hash_style { KLD_HASH_BOTH, KLD_HASH_SYSV, KLD_HASH_GNU, KLD_HASH_NONE 
 enum kld_icf { KLD_ICF_NONE, KLD_ICF_SAFE, KLD_ICF_ALL };
 enum kld_kind { KLD_KIND_EXECUTABLE, KLD_KIND_PIE, KLD_KIND_SHARED, KLD_KIND_RELOCATABLE };
 enum kld_orphan { KLD_ORPHAN_PLACE, KLD_ORPHAN_WARN, KLD_ORPHAN_ERROR };
+enum kld_sort_common {
+    KLD_SORT_COMMON_NONE,
+    KLD_SORT_COMMON_DESCENDING,
+    KLD_SORT_COMMON_ASCENDING
+};
 enum kld_strip { KLD_STRIP_NONE, KLD_STRIP_DEBUG, KLD_STRIP_ALL };
 enum kld_unresolved {
     KLD_UNRESOLVED_AUTO, /* report-all for executables, ignore for shared libraries */
@@ -41,10 +46,10 @@ enum kld_visibility {
     KLD_VISIBILITY_PROTECTED = 3,
 };
 
-#define KLD_FIELD_BOOL bool
-#define KLD_FIELD_U64 uint64_t
-#define KLD_FIELD_TEXT const char *
-#define KLD_FIELD_LIST kld_text_list
+#define KLD_FIELD_BOOL   bool
+#define KLD_FIELD_U64    uint64_t
+#define KLD_FIELD_TEXT   const char *
+#define KLD_FIELD_LIST   kld_text_list
 #define KLD_FIELD_CHOICE int
 struct kld_options {
 #define KLD_OPTION(type, field, name, value) KLD_FIELD_##type field;

@@ -133,6 +133,14 @@ KLD_API kld_status kld_output(kld_session *session, const void **data, size_t *l
  * command, 0 or 1. host may be NULL: messages are then dropped. */
 KLD_API int kld_run(int argc, const char *const *argv, const kld_host *host);
 
+/* For what is built upon the library, such as the parser of a command line: a message of its own
+ * among the session's. An error makes kld_link fail. id and text as in kld_message. */
+KLD_API kld_status kld_report(kld_session *session, kld_severity severity, const char *id,
+                              const char *text);
+
+/* The host as it was given to kld_new, its missing members filled in. */
+KLD_API const kld_host *kld_session_host(const kld_session *session);
+
 /* "0.1.0" */
 KLD_API const char *kld_version(void);
 
