@@ -199,6 +199,7 @@ struct kld_file {
     bool broken;       /* an error was reported; contents are not to be trusted */
     bool as_needed;    /* shared: only if something needs it */
     bool needed;       /* shared: something does */
+    bool by_library_name; /* -lfoo, not a path */
     bool just_symbols; /* symbols only, no contents */
     bool lazy;         /* an object between --start-lib and --end-lib, or an archive member */
     bool exclude_libs; /* its symbols are not exported */
@@ -221,6 +222,7 @@ struct kld_section {
     uint8_t flags;   /* KLD_ATOM_ALLOC ... KLD_ATOM_ZERO, of its atoms together */
     uint8_t p2align;
     bool relro;
+    bool has_bytes; /* some atom has contents in the file */
     bool keep;       /* written even if empty */
     bool discarded;  /* not part of the output */
     uint32_t rank;   /* place in the output, of the format's policy */

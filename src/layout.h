@@ -5,9 +5,11 @@
 #include "src/session.h"
 
 /* The output section of that name, type and format flags, made if need be. Safe from any thread
- * while atoms are being made; ids depend on timing, the order of the output does not. */
-struct kld_section *kld_section_get(struct kld_session *ctx, struct kld_str name, uint32_t type,
-                                    uint64_t format_flags, uint64_t entsize);
+ * while atoms are being made; ids depend on timing, the order of the output does not. arena: the calling
+ * thread's. */
+struct kld_section *kld_section_get(struct kld_session *ctx, struct kld_arena *arena,
+                                    struct kld_str name, uint32_t type, uint64_t format_flags,
+                                    uint64_t entsize);
 
 /* The section of that name, or NULL. */
 struct kld_section *kld_section_find(struct kld_session *ctx, const char *name);
@@ -26,7 +28,8 @@ void kld_section_offsets(struct kld_session *ctx);
 /* After the format fixed section addresses: turns atom offsets into addresses. */
 void kld_fix_addresses(struct kld_session *ctx);
 
-/* write.c: copies, applies and writes everything to the output, in parallel. */
-void kld_write(struct kld_session *ctx, uint64_t file_size);
+/* write.c: copies, applies and writes everything to session.output (open, of file_size bytes), in
+ * parallel. */
+void kld_write(struct kld_session *ctx);
 
 #endif

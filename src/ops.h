@@ -47,6 +47,9 @@ struct kld_format_ops {
     /* Groups are decided (group.discarded): definitions inside discarded ones become references
      * (classes), and atoms are made of the sections that stay. In parallel. */
     void (*make_atoms)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+    /* An input section of that type and flags joins the output section. The order in which
+     * inputs come must not matter. */
+    void (*combine)(struct kld_section *section, uint32_t type, uint64_t flags, uint64_t entsize);
     /* Fills in the symbol of each name of which this file has the definition that won
      * (kld_resolve_won). In parallel. */
     void (*bind)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
@@ -79,14 +82,15 @@ struct kld_format_ops {
     void (*write_records)(struct kld_session *ctx, struct kld_worker *worker,
                           const struct kld_atom *atom, uint8_t *out);
     /* The bytes are written, all but what depends on them (build id). hashes: one 16-byte hash
-     * a chunk, in file order. */
-    void (*seal)(struct kld_session *ctx, const uint8_t *hashes, size_t count);
+     * a chunk, in file order, `size` bytes in all. */
+    void (*seal)(struct kld_session *ctx, const uint8_t *hashes, size_t size);
 };
 
 struct kld_arch_ops {
     const char *name;              /* "x86-64" */
     const char *const *emulations; /* names for -m, NULL-terminated; the first is printed */
     uint64_t max_page_size, common_page_size;
+    uint8_t code_fill; /* byte between functions */
     const char *dynamic_linker;      /* of the usual C library */
     const char *const *library_path; /* default, NULL-terminated; '=' is the sysroot */
     /* What it does for each format, in the order of kld_formats; NULL: not built. */

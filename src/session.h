@@ -35,6 +35,13 @@ struct kld_timing {
     double wall, cpu; /* seconds */
 };
 
+/* Sections by name: layout.c. Made by several threads, under the lock. */
+struct kld_section_index {
+    pthread_mutex_t lock;
+    uint32_t *ids; /* 1 + id, 0: free */
+    uint32_t mask;
+};
+
 struct kld_session {
     kld_host host;
     struct kld_alloc alloc;
@@ -61,10 +68,15 @@ struct kld_session {
     uint32_t nfiles;
     struct kld_file *internal; /* owner of the linker's own atoms */
     KLD_VEC(struct kld_section *) sections; /* by id */
+    struct kld_section_index section_index;
+    KLD_VEC(struct kld_atom *) made; /* the linker's own atoms */
     struct kld_section **order;             /* those of the output, in its order */
     uint32_t norder;
     KLD_VEC(struct kld_segment) segments;
 
+    uint64_t file_size; /* of the output, set by layout */
+    bool executable;    /* the output gets the x permission bits */
+    bool wants_hashes;  /* seal wants a hash of every chunk */
     struct kld_output output;
     KLD_VEC(struct kld_timing) timings;
 };

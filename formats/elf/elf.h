@@ -29,4 +29,15 @@
 #define ELFCOMPRESS_ZSTD 2
 #endif
 
+/* Archive members are only 2-aligned: structures in a mapped file are read through these. */
+typedef Elf64_Ehdr elf_ehdr __attribute__((aligned(1)));
+typedef Elf64_Shdr elf_shdr __attribute__((aligned(1)));
+typedef Elf64_Sym elf_sym __attribute__((aligned(1)));
+typedef Elf64_Rela elf_rela __attribute__((aligned(1)));
+typedef Elf64_Dyn elf_dyn __attribute__((aligned(1)));
+typedef Elf64_Verdef elf_verdef __attribute__((aligned(1)));
+typedef Elf64_Verdaux elf_verdaux __attribute__((aligned(1)));
+typedef uint16_t elf_half __attribute__((aligned(1)));
+typedef uint32_t elf_word __attribute__((aligned(1)));
+
 #endif

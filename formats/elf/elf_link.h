@@ -57,6 +57,39 @@ enum elf_synth {
     ELF_SYNTH_COUNT,
 };
 
+/* Points of the image that linker-defined symbols stand for. */
+enum elf_image_point {
+    ELF_AT_HEADERS,
+    ELF_AT_ETEXT, /* end of the last executable section */
+    ELF_AT_EDATA, /* end of initialised data */
+    ELF_AT_BSS,
+    ELF_AT_END,
+    ELF_AT_IPLT_START,
+    ELF_AT_IPLT_END,
+    ELF_AT_GOT, /* .got.plt, or .got where there is none */
+    ELF_AT_TLS,
+    ELF_IMAGE_POINTS,
+};
+
+/* A linker-defined symbol: the start or end of a named section, or a point of the image. */
+struct elf_defined {
+    struct kld_symbol *sym;
+    const char *section;
+    bool at_end;
+    enum elf_image_point point;
+};
+
+/* Passes over all symbols take this many at a time. */
+enum { ELF_SYMBOL_BLOCK = 8192 };
+
+/* A GOT entry that is not plain: in slot order. */
+enum elf_got_kind { ELF_GOT_ADDRESS, ELF_GOT_TPOFF, ELF_GOT_TLSGD, ELF_GOT_TLSDESC, ELF_GOT_TLSLD };
+struct elf_got_entry {
+    struct kld_symbol *sym; /* NULL: TLSLD */
+    uint32_t slot;
+    enum elf_got_kind kind;
+};
+
 struct elf_link {
     const struct elf_arch_ops *arch;
     struct kld_atom *synth[ELF_SYNTH_COUNT];
@@ -75,6 +108,23 @@ struct elf_link {
     _Atomic bool needs_got_base;  /* _GLOBAL_OFFSET_TABLE_ is referred to */
     _Atomic bool textrel;         /* DF_TEXTREL */
     uint32_t tlsld;               /* GOT slot of that pair, or ELF_NONE */
+    KLD_VEC(struct elf_defined) defined;
+    struct {
+        struct kld_section *section; /* that the address is in or behind */
+        uint64_t address;
+    } points[ELF_IMAGE_POINTS];
+    KLD_VEC(struct elf_got_entry) got;      /* what .got holds */
+    uint32_t got_slots;                     /* words in .got */
+    KLD_VEC(struct kld_symbol *) plt;       /* by plt entry number */
+    KLD_VEC(struct kld_symbol *) plt_got;   /* by .plt.got entry number */
+    KLD_VEC(struct kld_symbol *) iplt;      /* ifuncs: entries behind those of plt */
+    KLD_VEC(struct kld_symbol *) dynsyms;   /* [0] is NULL; .dynsym in order */
+    KLD_VEC(struct kld_symbol *) copies;    /* with a copy relocation */
+    uint32_t first_exported;                /* index in dynsyms of the first definition */
+    bool has_dynamic_list;
+    bool no_gotpcrelx; /* layout found a relaxed reference out of range: scan again without */
+    struct kld_section *headers;            /* pseudo-section of ELF and program headers */
+    struct kld_section *section_headers;
     uint64_t got_addr, got_plt_addr, plt_addr, plt_got_addr, plt_sec_addr;
     struct kld_symbol *got_symbol; /* _GLOBAL_OFFSET_TABLE_ */
     struct elf_versions *versions;

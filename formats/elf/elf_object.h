@@ -21,21 +21,29 @@ struct elf_dynrel {
 
 struct elf_object {
     struct kld_file base;
-    const Elf64_Ehdr *ehdr;
-    const Elf64_Shdr *shdrs; /* 8-aligned: parse copies what is not */
+    const elf_ehdr *ehdr;
+    const elf_shdr *shdrs;
     uint32_t nshdrs;
     struct kld_bytes shstrtab;
-    const Elf64_Sym *syms;
+    const elf_sym *syms;
     uint32_t nsyms;
     uint32_t first_global; /* base.ids[i] is symbol first_global + i */
     struct kld_bytes strtab;
-    const uint32_t *xindex; /* SHT_SYMTAB_SHNDX, or NULL */
+    const elf_word *xindex; /* SHT_SYMTAB_SHNDX, or NULL */
     uint32_t *atom_of;      /* [nshdrs] 1 + index into base.atoms, or ELF_NO_ATOM/ELF_DISCARDED */
     /* Symbols of local names that need a GOT, PLT or TLS entry: local_syms[i] belongs to
      * local_index[i], sorted by index; built while scanning (one thread a file). */
     struct kld_symbol **locals;
     uint32_t *local_index;
     uint32_t nlocals, locals_cap;
+    bool has_versions; /* some name holds an '@' */
+    bool execstack;    /* its .note.GNU-stack asks for an executable stack, or it has none */
+    bool has_gnu_stack;
+    bool has_common;
+    uint32_t property_section; /* .note.gnu.property, or 0 */
+    uint32_t addrsig_section;  /* .llvm_addrsig, or 0 */
+    /* Names of groups that are not global symbols: base.ids[base.nglobals + k] */
+    KLD_VEC(struct kld_str) group_names;
     struct elf_eh *eh; /* unwind records: elf_eh.h */
     /* Contributions to .symtab and .strtab: elf_symtab.c */
     uint32_t symtab_locals, symtab_globals, symtab_first_local, symtab_first_global;
@@ -110,7 +118,7 @@ static inline struct elf_target elf_resolve(const struct kld_session *ctx,
             t.discarded = !t.atom->live;
         return t;
     }
-    const Elf64_Sym *sym = &obj->syms[r_sym];
+    const elf_sym *sym = &obj->syms[r_sym];
     uint32_t shndx = elf_sym_section(obj, r_sym);
     if (shndx < obj->nshdrs && shndx != SHN_UNDEF) {
         uint32_t a = obj->atom_of[shndx];
@@ -139,6 +147,49 @@ static inline struct elf_target elf_resolve(const struct kld_session *ctx,
     t.value = sym->st_value; /* SHN_ABS, or symbol 0 */
     return t;
 }
+
+/* A shared library. obj.syms is its .dynsym, all names are global: first_global is 0. */
+struct elf_shared {
+    struct elf_object obj;
+    const char *soname; /* DT_SONAME, or the name it was given by */
+    const elf_half *versym; /* [nsyms] or NULL */
+    struct kld_str *versions; /* names by version index; [0] and [1] empty */
+    uint32_t nversions;
+    KLD_VEC(const char *) needed; /* DT_NEEDED */
+    /* Version indices that this link refers to: elf_version.c */
+    uint16_t *need_index; /* [nversions], 0: not needed */
+    const char **hidden_names; /* [nsyms] name@version where that is what it is known as; or NULL */
+};
+
+struct kld_str elf_shared_name_at(const struct elf_shared *lib, uint32_t i);
+
+static inline struct elf_object *elf_object(const struct kld_file *file)
+{
+    return (struct elf_object *)file;
+}
+
+static inline struct elf_shared *elf_shared(const struct kld_file *file)
+{
+    return (struct elf_shared *)file;
+}
+
+/* elf_read.c, elf_shared.c: the members of kld_format_ops of these names. */
+void elf_parse(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+void elf_parse_shared(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib);
+struct kld_str elf_name_at(const struct kld_file *file, uint32_t i);
+void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+enum kld_probe elf_probe(struct kld_bytes bytes, const struct kld_arch_ops **arch,
+                         const char **why);
+
+/* Reads and checks the ELF header and the section header table: ehdr, shdrs, nshdrs, shstrtab. */
+bool elf_read_headers(struct kld_session *ctx, struct elf_object *obj);
+/* The bytes of section i, or false (reported) if they lie outside the file. */
+bool elf_section_bytes(struct kld_session *ctx, const struct elf_object *obj, uint32_t i,
+                       struct kld_bytes *out);
+/* A section as a string table: in bounds and NUL-terminated. */
+bool elf_string_table(struct kld_session *ctx, const struct elf_object *obj, uint32_t i,
+                      struct kld_bytes *out);
 
 struct kld_file *elf_new_file(struct kld_session *ctx, struct kld_arena *arena,
                               enum kld_file_kind kind);

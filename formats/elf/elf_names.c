@@ -1,0 +1,139 @@
+/* elf_names.c - the default policy of GNU ld's built-in scripts: .text.foo goes to .text, and so
+ * on. A linker script would be another policy in this place. */
+#include "formats/elf/elf_names.h"
+#include "src/layout.h"
+
+/* Input sections called `name` or, where it is followed by a dot, `name.*`. Longer prefixes of
+ * one another first. At most as many rows as elf_name_cache has entries. */
+static const struct {
+    const char *name;
+    uint8_t len;
+} rules[] = {
+#define RULE(text) {text, sizeof(text) - 1}
+    RULE(".text"),          RULE(".rodata"),        RULE(".data.rel.ro"), RULE(".data"),
+    RULE(".bss.rel.ro"),    RULE(".bss"),           RULE(".tdata"),       RULE(".tbss"),
+    RULE(".gcc_except_table"), RULE(".init_array"), RULE(".fini_array"),  RULE(".sdata"),
+    RULE(".sbss"),          RULE(".ldata"),         RULE(".lrodata"),     RULE(".lbss"),
+#undef RULE
+};
+_Static_assert(KLD_COUNT(rules) <= 16, "elf_name_cache has an entry a rule");
+
+/* -z keep-text-section-prefix */
+static const char *const text_prefixes[] = {".text.exit",    ".text.hot",  ".text.startup",
+                                            ".text.unknown", ".text.unlikely"};
+
+/* .gnu.linkonce.X. as if it were the name on the right */
+static const struct {
+    const char *prefix, *name;
+} linkonce[] = {
+    {".gnu.linkonce.b.", ".bss"},          {".gnu.linkonce.d.rel.ro.", ".data.rel.ro"},
+    {".gnu.linkonce.d.", ".data"},         {".gnu.linkonce.r.", ".rodata"},
+    {".gnu.linkonce.t.", ".text"},         {".gnu.linkonce.tb.", ".tbss"},
+    {".gnu.linkonce.td.", ".tdata"},       {".gnu.linkonce.wi.", ".debug_info"},
+    {".gnu.linkonce.armexidx.", ".ARM.exidx"},
+};
+
+bool elf_is_debug_name(struct kld_str name)
+{
+    if (name.len < 5 || name.ptr[0] != '.')
+        return false;
+    switch (name.ptr[1]) {
+    case 'd':
+        return kld_str_starts(name, ".debug");
+    case 'z':
+        return kld_str_starts(name, ".zdebug");
+    case 's':
+        return kld_str_starts(name, ".stab");
+    case 'l':
+        return kld_str_is(name, ".line");
+    case 'g':
+        return kld_str_is(name, ".gdb_index") || kld_str_starts(name, ".gnu.debuglto_") ||
+               kld_str_starts(name, ".gnu.linkonce.wi.");
+    default:
+        return false;
+    }
+}
+
+static int find_rule(struct kld_str name)
+{
+    for (size_t i = 0; i < KLD_COUNT(rules); i++) {
+        size_t len = rules[i].len;
+        if (name.len >= len && memcmp(name.ptr, rules[i].name, len) == 0 &&
+            (name.len == len || name.ptr[len] == '.'))
+            return (int)i;
+    }
+    return -1;
+}
+
+static struct kld_str keep_text_prefix(struct kld_str name, struct kld_str out)
+{
+    for (size_t i = 0; i < KLD_COUNT(text_prefixes); i++) {
+        struct kld_str p = kld_str(text_prefixes[i]);
+        if (kld_str_starts(name, p.ptr) && (name.len == p.len || name.ptr[p.len] == '.'))
+            return p;
+    }
+    return out;
+}
+
+static struct kld_str output_name(struct kld_session *ctx, struct kld_str name, int rule)
+{
+    if (rule >= 0) {
+        struct kld_str out = {rules[rule].name, rules[rule].len};
+        return ctx->options.z_keep_text_section_prefix ? keep_text_prefix(name, out) : out;
+    }
+    if (kld_str_starts(name, ".gnu.linkonce."))
+        for (size_t i = 0; i < KLD_COUNT(linkonce); i++)
+            if (kld_str_starts(name, linkonce[i].prefix))
+                return kld_str(linkonce[i].name);
+    if (kld_str_starts(name, ".ctors."))
+        return KLD_STR(".ctors");
+    if (kld_str_starts(name, ".dtors."))
+        return KLD_STR(".dtors");
+    if (kld_str_starts(name, ".zdebug"))
+        return name;
+    return name;
+}
+
+/* Flags of inputs that outputs of one name may share. */
+static uint64_t output_flags(uint64_t flags)
+{
+    return flags & ~(uint64_t)(SHF_GROUP | SHF_COMPRESSED | SHF_GNU_RETAIN | SHF_INFO_LINK |
+                               SHF_EXCLUDE);
+}
+
+/* GNU ld makes PROGBITS of types that mean no more than contents. */
+static uint32_t output_type(struct kld_str out, uint32_t type)
+{
+    if (type == SHT_X86_64_UNWIND || (type == SHT_PROGBITS && kld_str_is(out, ".eh_frame")))
+        return SHT_PROGBITS;
+    if (kld_str_is(out, ".init_array"))
+        return SHT_INIT_ARRAY;
+    if (kld_str_is(out, ".fini_array"))
+        return SHT_FINI_ARRAY;
+    return type;
+}
+
+struct kld_section *elf_output_section(struct kld_session *ctx, struct kld_arena *arena,
+                                       const struct elf_object *obj, uint32_t i,
+                                       struct elf_name_cache *cache)
+{
+    const elf_shdr *sh = &obj->shdrs[i];
+    struct kld_str name = elf_section_name(obj, i);
+    bool relocatable = elf_state(ctx)->is_relocatable;
+    int rule = relocatable ? -1 : find_rule(name);
+    uint64_t flags = output_flags(sh->sh_flags);
+    if (rule >= 0 && !ctx->options.z_keep_text_section_prefix &&
+        cache->entries[rule].section && cache->entries[rule].flags == flags &&
+        cache->entries[rule].type == sh->sh_type && cache->entries[rule].entsize == sh->sh_entsize)
+        return cache->entries[rule].section;
+    struct kld_str out = relocatable ? name : output_name(ctx, name, rule);
+    struct kld_section *section =
+        kld_section_get(ctx, arena, out, output_type(out, sh->sh_type), flags, sh->sh_entsize);
+    if (rule >= 0) {
+        cache->entries[rule].section = section;
+        cache->entries[rule].flags = flags;
+        cache->entries[rule].type = sh->sh_type;
+        cache->entries[rule].entsize = sh->sh_entsize;
+    }
+    return section;
+}

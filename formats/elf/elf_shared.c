@@ -1,0 +1,210 @@
+/* elf_shared.c - shared libraries: dynamic symbols, their versions, DT_SONAME and DT_NEEDED.
+ *
+ * Sources: gABI chapter 5 (dynamic linking), LSB core 10.7 (symbol versioning). */
+#include "formats/elf/elf_object.h"
+
+
+/* Reads the names of the version definitions: versions[vd_ndx]. */
+static bool read_verdef(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib,
+                        uint32_t shndx)
+{
+    const elf_shdr *sh = &lib->obj.shdrs[shndx];
+    struct kld_file *file = &lib->obj.base;
+    struct kld_bytes bytes, names;
+    if (!elf_section_bytes(ctx, &lib->obj, shndx, &bytes) ||
+        !elf_string_table(ctx, &lib->obj, sh->sh_link, &names))
+        return false;
+    uint32_t count = 2;
+    for (int round = 0; round < 2; round++) {
+        if (round) {
+            lib->nversions = count;
+            lib->versions = KLD_NEW_ARRAY(&worker->arena, struct kld_str, count);
+            lib->need_index = KLD_NEW_ARRAY(&worker->arena, uint16_t, count);
+        }
+        /* Every entry must lie behind the one before, so that the chain ends. */
+        for (uint64_t at = 0;;) {
+            struct kld_bytes part;
+            if (!kld_bytes_part(bytes, at, sizeof(Elf64_Verdef), &part)) {
+                kld_bad_file(ctx, file, "section %u: version definition at 0x%llx is cut off", shndx,
+                             (unsigned long long)at);
+                return false;
+            }
+            const elf_verdef *vd = (const void *)part.ptr;
+            uint32_t index = vd->vd_ndx & 0x7fff;
+            count = KLD_MAX(count, index + 1);
+            if (round && !(vd->vd_flags & VER_FLG_BASE)) {
+                if (!kld_bytes_part(bytes, at + vd->vd_aux, sizeof(Elf64_Verdaux), &part) ||
+                    !kld_bytes_string(names, ((const elf_verdaux *)(const void *)part.ptr)->vda_name,
+                                      &lib->versions[index])) {
+                    kld_bad_file(ctx, file, "section %u: version definition %u has no name", shndx,
+                                 index);
+                    return false;
+                }
+            }
+            if (!vd->vd_next)
+                break;
+            at += vd->vd_next;
+        }
+    }
+    return true;
+}
+
+static bool read_dynamic(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib,
+                         uint32_t shndx)
+{
+    struct kld_bytes bytes, names;
+    if (!elf_section_bytes(ctx, &lib->obj, shndx, &bytes) ||
+        !elf_string_table(ctx, &lib->obj, lib->obj.shdrs[shndx].sh_link, &names))
+        return false;
+    const elf_dyn *dyn = (const void *)bytes.ptr;
+    for (size_t i = 0; i < bytes.len / sizeof(*dyn) && dyn[i].d_tag != DT_NULL; i++) {
+        struct kld_str text;
+        if (dyn[i].d_tag != DT_SONAME && dyn[i].d_tag != DT_NEEDED)
+            continue;
+        if (!kld_bytes_string(names, dyn[i].d_un.d_val, &text)) {
+            kld_bad_file(ctx, &lib->obj.base, "section %u: dynamic entry %zu: name at 0x%llx lies "
+                         "outside the string table", shndx, i,
+                         (unsigned long long)dyn[i].d_un.d_val);
+            return false;
+        }
+        if (dyn[i].d_tag == DT_SONAME)
+            lib->soname = text.ptr;
+        else
+            *kld_vec_push(&worker->arena, &lib->needed) = text.ptr;
+    }
+    return true;
+}
+
+static uint8_t classify_shared(const struct elf_shared *lib, uint32_t i)
+{
+    const elf_sym *sym = &lib->obj.syms[i];
+    unsigned bind = ELF64_ST_BIND(sym->st_info), vis = ELF64_ST_VISIBILITY(sym->st_other);
+    if (bind == STB_LOCAL || vis == STV_HIDDEN || vis == STV_INTERNAL || i == 0)
+        return KLD_NAME_IGNORED;
+    if (sym->st_shndx == SHN_UNDEF)
+        return bind == STB_WEAK ? KLD_NAME_UNDEF_WEAK : KLD_NAME_UNDEF;
+    if (lib->versym && (lib->versym[i] & 0x7fff) == VER_NDX_LOCAL)
+        return KLD_NAME_IGNORED;
+    return bind == STB_WEAK ? KLD_NAME_DEF_WEAK : KLD_NAME_DEF;
+}
+
+/* A definition that is not of the default version is known as name@version only. */
+static void name_hidden_versions(struct kld_worker *worker, struct elf_shared *lib)
+{
+    struct elf_object *obj = &lib->obj;
+    if (!lib->versym)
+        return;
+    for (uint32_t i = 0; i < obj->nsyms; i++) {
+        uint16_t v = lib->versym[i];
+        if (!(v & 0x8000) || obj->syms[i].st_shndx == SHN_UNDEF ||
+            KLD_NAME_CLASS(obj->base.classes[i]) == KLD_NAME_IGNORED)
+            continue;
+        if (!lib->hidden_names)
+            lib->hidden_names = KLD_NEW_ARRAY(&worker->arena, const char *, obj->nsyms);
+        struct kld_str version =
+            (v & 0x7fffu) < lib->nversions ? lib->versions[v & 0x7fff] : (struct kld_str){"", 0};
+        lib->hidden_names[i] = kld_arena_printf(
+            &worker->arena, "%s@%.*s", (const char *)obj->strtab.ptr + obj->syms[i].st_name,
+            KLD_FMT(version));
+    }
+}
+
+struct kld_str elf_shared_name_at(const struct elf_shared *lib, uint32_t i)
+{
+    if (lib->hidden_names && lib->hidden_names[i])
+        return kld_str(lib->hidden_names[i]);
+    return kld_str((const char *)lib->obj.strtab.ptr + lib->obj.syms[i].st_name);
+}
+
+static bool read_dynsym(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib,
+                        uint32_t shndx, uint32_t versym)
+{
+    struct elf_object *obj = &lib->obj;
+    const elf_shdr *sh = &obj->shdrs[shndx];
+    struct kld_bytes bytes;
+    if (!elf_section_bytes(ctx, obj, shndx, &bytes) ||
+        !elf_string_table(ctx, obj, sh->sh_link, &obj->strtab))
+        return false;
+    if (sh->sh_entsize != sizeof(Elf64_Sym) || bytes.len / sizeof(Elf64_Sym) > UINT32_MAX / 2) {
+        kld_bad_file(ctx, &obj->base, "section %u: symbol table entries are not 24 bytes", shndx);
+        return false;
+    }
+    obj->syms = (const void *)bytes.ptr;
+    obj->nsyms = (uint32_t)(bytes.len / sizeof(Elf64_Sym));
+    if (versym) {
+        if (!elf_section_bytes(ctx, obj, versym, &bytes))
+            return false;
+        if (bytes.len / 2 < obj->nsyms) {
+            kld_bad_file(ctx, &obj->base, "section %u: versions for %zu of %u symbols", versym,
+                         bytes.len / 2, obj->nsyms);
+            return false;
+        }
+        lib->versym = (const void *)bytes.ptr;
+    }
+    obj->base.nglobals = obj->base.nnames = obj->nsyms;
+    obj->base.ids = KLD_NEW_ARRAY(&worker->arena, kld_symid, obj->nsyms);
+    obj->base.classes = KLD_NEW_ARRAY(&worker->arena, uint8_t, obj->nsyms);
+    for (uint32_t i = 0; i < obj->nsyms; i++) {
+        if (obj->syms[i].st_name >= obj->strtab.len) {
+            kld_bad_file(ctx, &obj->base, "symbol %u: name at 0x%x lies outside the string table", i,
+                         obj->syms[i].st_name);
+            return false;
+        }
+        obj->base.classes[i] = classify_shared(lib, i);
+    }
+    name_hidden_versions(worker, lib);
+    return true;
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bool parse(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib)
+{
+    struct elf_object *obj = &lib->obj;
+    if (!elf_read_headers(ctx, obj))
+        return false;
+    uint32_t dynsym = 0, versym = 0, verdef = 0, dynamic = 0;
+    for (uint32_t i = 1; i < obj->nshdrs; i++) {
+        switch (obj->shdrs[i].sh_type) {
+        case SHT_DYNSYM:
+            dynsym = i;
+            break;
+        case SHT_GNU_versym:
+            versym = i;
+            break;
+        case SHT_GNU_verdef:
+            verdef = i;
+            break;
+        case SHT_DYNAMIC:
+            dynamic = i;
+            break;
+        }
+    }
+    if (!dynamic) {
+        kld_bad_file(ctx, &obj->base, "shared library without a dynamic section");
+        return false;
+    }
+    if (!read_dynamic(ctx, worker, lib, dynamic))
+        return false;
+    if (verdef && !read_verdef(ctx, worker, lib, verdef))
+        return false;
+    return !dynsym || read_dynsym(ctx, worker, lib, dynsym, versym);
+}
+
+void elf_parse_shared(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib)
+{
+    struct elf_object *obj = &lib->obj;
+    lib->versions = NULL;
+    if (!parse(ctx, worker, lib)) {
+        obj->base.broken = true;
+        obj->base.nnames = obj->base.nglobals = 0;
+        obj->nsyms = 0;
+    }
+    /* As GNU ld: a library without a soname is recorded as it was named on the command line. */
+    if (!lib->soname)
+        lib->soname = obj->base.by_library_name ? base_name(obj->base.path) : obj->base.path;
+}

@@ -1,0 +1,395 @@
+/* elf_symbols.c - what becomes of symbols once their definitions are known.
+ *
+ * Needs: every symbol bound to the definition that won. Afterwards each is known to be local to
+ * the output, exported, or imported, and whether another module may preempt it; shared
+ * libraries that nothing needs are out; COMMON symbols have atoms; linker-defined ones exist,
+ * though their values come with the layout. */
+#include "formats/elf/elf_symbols.h"
+#include "formats/elf/elf_arch.h"
+#include "formats/elf/elf_version.h"
+#include "src/assign.h"
+#include "src/layout.h"
+#include "src/resolve.h"
+
+/* ---- linker-defined symbols ---- */
+
+/* What a linker-defined symbol stands for. */
+enum edge_of { AT_START, AT_END };
+
+/* At the start or end of an output section. A section that is not in the output makes both the
+ * same (arbitrary) address, so that loops between them do not run. */
+static const struct {
+    const char *name, *section;
+    enum edge_of at;
+} section_symbols[] = {
+    {"__preinit_array_start", ".preinit_array", AT_START},
+    {"__preinit_array_end", ".preinit_array", AT_END},
+    {"__init_array_start", ".init_array", AT_START},
+    {"__init_array_end", ".init_array", AT_END},
+    {"__fini_array_start", ".fini_array", AT_START},
+    {"__fini_array_end", ".fini_array", AT_END},
+    {"__GNU_EH_FRAME_HDR", ".eh_frame_hdr", AT_START},
+    {"_DYNAMIC", ".dynamic", AT_START},
+};
+
+/* Of the image as a whole; the value is set by elf_fix_symbols. */
+static const struct {
+    const char *name;
+    enum elf_image_point point;
+    bool hidden;
+} image_symbols[] = {
+    {"__ehdr_start", ELF_AT_HEADERS, true},
+    {"__executable_start", ELF_AT_HEADERS, false},
+    {"__dso_handle", ELF_AT_HEADERS, true},
+    {"etext", ELF_AT_ETEXT, false},
+    {"_etext", ELF_AT_ETEXT, false},
+    {"__etext", ELF_AT_ETEXT, false},
+    {"edata", ELF_AT_EDATA, false},
+    {"_edata", ELF_AT_EDATA, false},
+    {"__bss_start", ELF_AT_BSS, false},
+    {"end", ELF_AT_END, false},
+    {"_end", ELF_AT_END, false},
+    {"__rela_iplt_start", ELF_AT_IPLT_START, true},
+    {"__rela_iplt_end", ELF_AT_IPLT_END, true},
+    {"_GLOBAL_OFFSET_TABLE_", ELF_AT_GOT, true},
+    {"_TLS_MODULE_BASE_", ELF_AT_TLS, true},
+};
+
+struct kld_symbol *elf_provide(struct kld_session *ctx, const char *name)
+{
+    struct kld_symbol *sym = kld_symbol_find(ctx, kld_str(name));
+    if (!sym || !kld_symbol_has(sym, KLD_SYM_REF_REGULAR) ||
+        (sym->kind != KLD_SYM_UNDEFINED && sym->kind != KLD_SYM_IMPORTED))
+        return NULL;
+    sym->kind = KLD_SYM_DEFINED; /* moves with the image: a place, if not yet the right one */
+    sym->in_section = true;
+    sym->section = elf_state(ctx)->headers;
+    sym->file = ctx->internal;
+    sym->value = 0;
+    sym->size = 0;
+    sym->type = KLD_TYPE_NONE;
+    sym->version = 0;
+    sym->weak = false;
+    sym->synthetic = true;
+    return sym;
+}
+
+static void hide(struct kld_symbol *sym)
+{
+    if (atomic_load(&sym->visibility) == KLD_VISIBILITY_DEFAULT ||
+        atomic_load(&sym->visibility) == KLD_VISIBILITY_PROTECTED)
+        atomic_store(&sym->visibility, KLD_VISIBILITY_HIDDEN);
+}
+
+static void at_section(struct kld_session *ctx, struct kld_symbol *sym, const char *section,
+                       enum edge_of at)
+{
+    struct elf_defined *d = kld_vec_push(&ctx->arena, &elf_state(ctx)->defined);
+    *d = (struct elf_defined){.sym = sym, .section = section, .at_end = at == AT_END};
+}
+
+static bool is_c_identifier(struct kld_str s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        char c = s.ptr[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+        if (!letter && !(i && c >= '0' && c <= '9'))
+            return false;
+    }
+    return s.len > 0;
+}
+
+static void define_start_stop(struct kld_session *ctx)
+{
+    static const char *const prefixes[] = {"__start_", "__stop_"};
+    for (size_t i = 0; i < ctx->sections.len; i++) {
+        const char *name = ctx->sections.data[i]->name;
+        if (!is_c_identifier(kld_str(name)))
+            continue;
+        for (int k = 0; k < 2; k++) {
+            struct kld_symbol *sym =
+                elf_provide(ctx, kld_arena_printf(&ctx->arena, "%s%s", prefixes[k], name));
+            if (!sym)
+                continue;
+            if (atomic_load(&sym->visibility) == KLD_VISIBILITY_DEFAULT)
+                atomic_store(&sym->visibility, (uint8_t)ctx->options.z_start_stop_visibility);
+            at_section(ctx, sym, name, k ? AT_END : AT_START);
+        }
+    }
+}
+
+static void define_linker_symbols(struct kld_session *ctx)
+{
+    struct elf_link *elf = elf_state(ctx);
+    for (size_t i = 0; i < KLD_COUNT(section_symbols); i++) {
+        struct kld_symbol *sym = elf_provide(ctx, section_symbols[i].name);
+        if (!sym)
+            continue;
+        hide(sym);
+        at_section(ctx, sym, section_symbols[i].section, section_symbols[i].at);
+    }
+    for (size_t i = 0; i < KLD_COUNT(image_symbols); i++) {
+        struct kld_symbol *sym = elf_provide(ctx, image_symbols[i].name);
+        if (!sym)
+            continue;
+        if (image_symbols[i].hidden)
+            hide(sym);
+        if (image_symbols[i].point == ELF_AT_TLS)
+            sym->type = KLD_TYPE_TLS;
+        if (image_symbols[i].point == ELF_AT_GOT)
+            elf->got_symbol = sym;
+        *kld_vec_push(&ctx->arena, &elf->defined) =
+            (struct elf_defined){.sym = sym, .point = image_symbols[i].point};
+    }
+    define_start_stop(ctx);
+}
+
+/* ---- COMMON ---- */
+
+/* Largest size and alignment that any file asks for (gABI: st_value is the alignment). */
+static void measure_commons(struct kld_session *ctx)
+{
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        struct elf_object *obj = elf_object(ctx->files[f]);
+        if (obj->base.kind != KLD_FILE_OBJECT || !obj->has_common)
+            continue;
+        for (uint32_t i = 0; i < obj->base.nglobals; i++) {
+            if (KLD_NAME_CLASS(obj->base.classes[i]) != KLD_NAME_COMMON)
+                continue;
+            struct kld_symbol *sym = &ctx->symbols[obj->base.ids[i]];
+            const elf_sym *raw = &obj->syms[obj->first_global + i];
+            if (raw->st_value > 1 && !kld_is_pow2(raw->st_value))
+                kld_bad_file(ctx, &obj->base, "symbol %u: alignment %llu of a common symbol",
+                             obj->first_global + i, (unsigned long long)raw->st_value);
+            else if (sym->kind == KLD_SYM_COMMON) {
+                sym->size = KLD_MAX(sym->size, raw->st_size);
+                sym->value = KLD_MAX(sym->value, raw->st_value);
+            }
+            if (ctx->options.warn_common && sym->file != &obj->base)
+                kld_warning(ctx, "common", &(struct kld_where){.file = &obj->base},
+                            "%s common of '%.*s'",
+                            sym->kind == KLD_SYM_COMMON ? "multiple" : "definition overriding",
+                            KLD_FMT(kld_symbol_name(sym)));
+        }
+    }
+}
+
+static void place_commons(struct kld_session *ctx)
+{
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        struct elf_object *obj = elf_object(ctx->files[f]);
+        if (obj->base.kind != KLD_FILE_OBJECT || !obj->has_common)
+            continue;
+        for (uint32_t i = 0; i < obj->base.nglobals; i++) {
+            struct kld_symbol *sym = &ctx->symbols[obj->base.ids[i]];
+            if (sym->kind != KLD_SYM_COMMON || sym->file != &obj->base)
+                continue;
+            bool tls = sym->type == KLD_TYPE_TLS;
+            struct kld_section *section = kld_section_get(
+                ctx, &ctx->arena, tls ? KLD_STR(".tbss") : KLD_STR(".bss"), SHT_NOBITS,
+                SHF_ALLOC | SHF_WRITE | (tls ? SHF_TLS : 0), 0);
+            struct kld_atom *atom = kld_atom_new(
+                ctx, section,
+                (uint8_t)(KLD_ATOM_ALLOC | KLD_ATOM_WRITE | KLD_ATOM_ZERO |
+                          (tls ? KLD_ATOM_TLS : 0)),
+                (uint8_t)(sym->value > 1 ? kld_log2(sym->value) : 0), sym->size);
+            sym->kind = KLD_SYM_DEFINED;
+            sym->atom = atom;
+            sym->value = 0;
+            if (!tls)
+                sym->type = KLD_TYPE_OBJECT;
+        }
+    }
+}
+
+/* ---- shared libraries ---- */
+
+/* Whether something asks for each library; symbols of those nobody needs are undefined again. */
+static void drop_unneeded(struct kld_session *ctx)
+{
+    for (kld_symid id = 0; id < ctx->nsymbols; id++) {
+        struct kld_symbol *sym = &ctx->symbols[id];
+        if (sym->kind == KLD_SYM_IMPORTED && kld_symbol_has(sym, KLD_SYM_REF_STRONG))
+            sym->file->needed = true;
+    }
+    for (uint32_t f = 0; f < ctx->nfiles; f++)
+        if (ctx->files[f]->kind == KLD_FILE_SHARED && !ctx->files[f]->as_needed)
+            ctx->files[f]->needed = true;
+}
+
+/* ---- exported, imported, preemptible ---- */
+
+static bool is_definition(const struct kld_symbol *sym)
+{
+    return sym->kind == KLD_SYM_DEFINED || sym->kind == KLD_SYM_ABSOLUTE;
+}
+
+static bool binds_locally(const struct kld_session *ctx, const struct kld_symbol *sym)
+{
+    bool function = sym->type == KLD_TYPE_FUNCTION || sym->type == KLD_TYPE_IFUNC;
+    switch ((enum kld_bsymbolic)ctx->options.bsymbolic) {
+    case KLD_BSYMBOLIC_ALL:
+        return true;
+    case KLD_BSYMBOLIC_FUNCTIONS:
+        return function;
+    case KLD_BSYMBOLIC_NON_WEAK:
+        return !sym->weak;
+    case KLD_BSYMBOLIC_NON_WEAK_FUNCTIONS:
+        return function && !sym->weak;
+    case KLD_BSYMBOLIC_NONE:
+        break;
+    }
+    return false;
+}
+
+static void decide_definition(struct kld_session *ctx, struct kld_symbol *sym)
+{
+    struct elf_link *elf = elf_state(ctx);
+    unsigned vis = atomic_load_explicit(&sym->visibility, memory_order_relaxed);
+    if (vis == KLD_VISIBILITY_HIDDEN || vis == KLD_VISIBILITY_INTERNAL || sym->forced_local ||
+        (sym->file->kind != KLD_FILE_OBJECT && !sym->synthetic))
+        return;
+    bool listed = elf_in_dynamic_list(ctx, sym);
+    if (!elf->is_shared && sym->synthetic && !kld_symbol_has(sym, KLD_SYM_REF_SHARED))
+        return;
+    sym->exported = elf->is_shared || ctx->options.export_dynamic || listed || sym->unique ||
+                    kld_symbol_has(sym, KLD_SYM_REF_SHARED | KLD_SYM_DEF_SHARED);
+    sym->preemptible = sym->exported && elf->is_shared && vis == KLD_VISIBILITY_DEFAULT &&
+                       !sym->synthetic &&
+                       (elf->has_dynamic_list ? listed || !binds_locally(ctx, sym)
+                                              : !binds_locally(ctx, sym));
+    if (elf->has_dynamic_list && elf->is_shared && !listed)
+        sym->preemptible = false;
+}
+
+static void decide_undefined(struct kld_session *ctx, struct kld_symbol *sym)
+{
+    struct elf_link *elf = elf_state(ctx);
+    unsigned vis = atomic_load_explicit(&sym->visibility, memory_order_relaxed);
+    sym->weak = !kld_symbol_has(sym, KLD_SYM_REF_STRONG);
+    if (vis != KLD_VISIBILITY_DEFAULT || !kld_symbol_has(sym, KLD_SYM_REF_REGULAR))
+        return;
+    int policy = ctx->options.unresolved;
+    bool allowed = policy == KLD_UNRESOLVED_IGNORE_ALL ||
+                   policy == KLD_UNRESOLVED_IGNORE_IN_OBJECT_FILES ||
+                   (policy == KLD_UNRESOLVED_AUTO && elf->is_shared);
+    if (sym->weak)
+        allowed = elf->is_shared ||
+                  (ctx->options.z_dynamic_undefined_weak && !ctx->options.no_dynamic_linker);
+    sym->imported = allowed;
+    sym->preemptible = allowed;
+}
+
+static void decide(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+{
+    (void)w, (void)arg;
+    kld_symid end = (kld_symid)KLD_MIN((block + 1) * ELF_SYMBOL_BLOCK, ctx->nsymbols);
+    for (kld_symid id = (kld_symid)(block * ELF_SYMBOL_BLOCK); id < end; id++) {
+        struct kld_symbol *sym = &ctx->symbols[id];
+        if (!sym->name)
+            continue;
+        if (sym->kind == KLD_SYM_IMPORTED && !sym->file->needed) {
+            sym->kind = KLD_SYM_UNDEFINED;
+            sym->type = KLD_TYPE_NONE;
+            sym->version = 0;
+            sym->file = NULL;
+        }
+        if (sym->kind == KLD_SYM_UNDEFINED)
+            sym->weak = !kld_symbol_has(sym, KLD_SYM_REF_STRONG);
+        if (!elf_state(ctx)->is_dynamic)
+            continue;
+        if (is_definition(sym))
+            decide_definition(ctx, sym);
+        else if (sym->kind == KLD_SYM_IMPORTED)
+            sym->imported = kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
+        else
+            decide_undefined(ctx, sym);
+    }
+}
+
+void elf_bind_all(struct kld_session *ctx)
+{
+    struct elf_link *elf = elf_state(ctx);
+    measure_commons(ctx);
+    if (elf->is_relocatable)
+        return;
+    place_commons(ctx);
+    drop_unneeded(ctx);
+    for (uint32_t f = 0; f < ctx->nfiles; f++)
+        if (ctx->files[f]->kind == KLD_FILE_SHARED)
+            elf->has_shared_inputs = true;
+    elf->is_dynamic = elf->is_pic || elf->has_shared_inputs;
+    define_linker_symbols(ctx);
+    elf_versions_assign(ctx);
+    kld_parallel_for(ctx, (ctx->nsymbols + ELF_SYMBOL_BLOCK - 1) / ELF_SYMBOL_BLOCK, 1, decide,
+                     NULL);
+}
+
+/* ---- addresses ---- */
+
+uint64_t elf_symbol_address(const struct kld_session *ctx, const struct kld_symbol *sym)
+{
+    if (sym->aux) {
+        const struct elf_aux *aux = elf_aux(ctx, sym);
+        if (kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT) || sym->type == KLD_TYPE_IFUNC ||
+            (sym->kind == KLD_SYM_IMPORTED && aux->plt != ELF_NONE))
+            if (aux->plt != ELF_NONE || aux->plt_got != ELF_NONE || aux->iplt != ELF_NONE)
+                return elf_plt_address(ctx, sym);
+    }
+    switch (sym->kind) {
+    case KLD_SYM_DEFINED: {
+        if (sym->in_section)
+            return sym->section->addr + sym->value;
+        const struct kld_atom *atom = sym->atom;
+        if (atom->flags & KLD_ATOM_FOLDED)
+            atom = atom->folded_into;
+        if (atom->kind == KLD_ATOM_PIECES)
+            return kld_pieces_address(atom, sym->value);
+        return atom->addr + sym->value;
+    }
+    case KLD_SYM_ABSOLUTE:
+        return sym->value;
+    default:
+        return 0;
+    }
+}
+
+static void fix_defined(struct kld_session *ctx, const struct elf_defined *d)
+{
+    struct elf_link *elf = elf_state(ctx);
+    struct kld_section *section = elf->points[d->point].section;
+    uint64_t address = elf->points[d->point].address;
+    if (d->section) {
+        section = kld_section_find(ctx, d->section);
+        if (section && !section->number)
+            section = NULL;
+        address = section ? section->addr + (d->at_end ? section->size : 0) : 0;
+    }
+    if (!section) {
+        section = elf->headers;
+        address = section->addr;
+    }
+    d->sym->section = section;
+    d->sym->value = address - section->addr;
+}
+
+static void fix_block(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+{
+    (void)w, (void)arg;
+    struct elf_link *elf = elf_state(ctx);
+    kld_symid end = (kld_symid)KLD_MIN((block + 1) * ELF_SYMBOL_BLOCK, ctx->nsymbols);
+    for (kld_symid id = (kld_symid)(block * ELF_SYMBOL_BLOCK); id < end; id++)
+        if (ctx->symbols[id].name)
+            elf->addresses[id] = elf_symbol_address(ctx, &ctx->symbols[id]);
+}
+
+void elf_fix_symbols(struct kld_session *ctx)
+{
+    struct elf_link *elf = elf_state(ctx);
+    for (size_t i = 0; i < elf->defined.len; i++)
+        fix_defined(ctx, &elf->defined.data[i]);
+    kld_assign_evaluate(ctx);
+    elf->addresses = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
+    kld_parallel_for(ctx, (ctx->nsymbols + ELF_SYMBOL_BLOCK - 1) / ELF_SYMBOL_BLOCK, 1, fix_block,
+                     NULL);
+}

@@ -1,0 +1,24 @@
+/* elf_symbols.h - what becomes of symbols once their definitions are known. */
+#ifndef KLD_ELF_SYMBOLS_H
+#define KLD_ELF_SYMBOLS_H
+
+#include "formats/elf/elf_object.h"
+
+/* format.begin: the state, from the options; names that options refer to. */
+void elf_begin(struct kld_session *ctx);
+
+/* format.bind_all: linker-defined symbols, COMMON, versions; exported, imported, preemptible. */
+void elf_bind_all(struct kld_session *ctx);
+
+/* Once addresses are final: values of the linker-defined symbols and of --defsym, and
+ * elf_link.addresses. */
+void elf_fix_symbols(struct kld_session *ctx);
+
+/* The address of a symbol in the output, PLT entries and copies seen through. */
+uint64_t elf_symbol_address(const struct kld_session *ctx, const struct kld_symbol *sym);
+
+/* A symbol that the linker defines, hidden, at an output section (or absolute if NULL): only if
+ * something refers to it and nothing defines it. value is relative to the section's start. */
+struct kld_symbol *elf_provide(struct kld_session *ctx, const char *name);
+
+#endif

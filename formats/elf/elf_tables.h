@@ -1,0 +1,58 @@
+/* elf_tables.h - the sections that the linker makes: who builds what, and when.
+ *
+ * Each table has a _synth step (after scan: its size, and its atom) and fills the atom's bytes in
+ * a _finish step (addresses are final) or in the atom's generate callback (while writing). */
+#ifndef KLD_ELF_TABLES_H
+#define KLD_ELF_TABLES_H
+
+#include "formats/elf/elf_arch.h"
+
+/* A linker-made atom in a section of that name, entered as elf->synth[which]. size 0 is allowed:
+ * the size may be set until place. The section gets type, flags and entsize. */
+struct kld_atom *elf_make(struct kld_session *ctx, enum elf_synth which, const char *section,
+                          uint32_t type, uint64_t flags, uint64_t entsize, uint8_t p2align,
+                          uint64_t size);
+
+/* elf_slots.c: GOT, PLT, copy relocations */
+void elf_slots_synth(struct kld_session *ctx);
+
+/* elf_dynrel.c: .rela.dyn, .relr.dyn, .rela.plt */
+void elf_dynrel_synth(struct kld_session *ctx);
+/* Size of .relr.dyn for the current addresses; true if it has grown (addresses are stale). */
+bool elf_relr_update(struct kld_session *ctx);
+void elf_dynrel_finish(struct kld_session *ctx);
+
+/* elf_dynsym.c: .dynsym, .dynstr, .hash, .gnu.hash */
+void elf_dynsym_synth(struct kld_session *ctx);
+void elf_dynsym_finish(struct kld_session *ctx);
+/* Offset of a string in .dynstr, added if new. Before elf_dynsym_synth's atoms are sized. */
+uint32_t elf_dynstr_add(struct kld_session *ctx, struct kld_str text);
+
+/* elf_dynamic.c: .dynamic, .interp */
+void elf_dynamic_synth(struct kld_session *ctx);
+void elf_dynamic_finish(struct kld_session *ctx);
+
+/* elf_notes.c: build id, package metadata, property note; .comment needs nothing: it is merged */
+void elf_notes_synth(struct kld_session *ctx);
+/* format.seal */
+void elf_seal(struct kld_session *ctx, const uint8_t *hashes, size_t size);
+
+/* elf_symtab.c: .symtab, .symtab_shndx, .strtab. synth sizes them (exact), one generated atom for
+ * each file's locals and each block of ELF_SYMBOL_BLOCK global ids; .shstrtab is elf_layout.c's.
+ * Local symbols come first; sh_info and sh_link of the section are set. */
+void elf_symtab_synth(struct kld_session *ctx);
+
+/* elf_relocatable.c: -r and --emit-relocs. */
+void elf_relocatable_synth(struct kld_session *ctx);
+
+/* elf_place.c, elf_layout.c: members of kld_format_ops */
+void elf_place(struct kld_session *ctx);
+void elf_layout(struct kld_session *ctx);
+
+/* Section number for st_shndx of an output section; SHN_ABS without one. */
+static inline uint32_t elf_section_number(const struct kld_section *section)
+{
+    return section && section->number ? section->number : SHN_ABS;
+}
+
+#endif

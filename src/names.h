@@ -1,0 +1,59 @@
+/* names.h - interning of global names without locks: load.c's helper.
+ *
+ * Names are hashed once and scattered over a fixed number of partitions; each partition is
+ * filled by one thread, in input order. So ids depend on the inputs alone. An id is the number
+ * of the name within its partition times the number of partitions, plus the partition. */
+#ifndef KLD_SRC_NAMES_H
+#define KLD_SRC_NAMES_H
+
+#include "src/graph.h"
+
+enum { KLD_NAME_PARTITIONS = 64 };
+
+struct kld_name {
+    const char *ptr;
+    uint64_t hash;
+    uint32_t len;
+};
+
+struct kld_name_partition {
+    struct kld_name_slot {
+        uint32_t number; /* 1 + index into names, 0: free */
+        uint32_t tag;    /* high half of the hash */
+    } * slots;
+    uint32_t mask; /* slots - 1; 0: no table yet */
+    uint32_t count, cap;
+    struct kld_name *names;
+};
+
+struct kld_names {
+    struct kld_name_partition parts[KLD_NAME_PARTITIONS];
+};
+
+/* Where a batch of names comes from and where their ids go. */
+struct kld_name_source {
+    const void *from;
+    struct kld_str (*at)(const void *from, uint32_t i);
+    uint32_t count;
+    kld_symid *ids;
+};
+
+/* Interns all names of all sources, in parallel where that pays. The names' bytes must outlive
+ * the session's use of them. */
+void kld_names_intern(struct kld_session *ctx, struct kld_names *names,
+                      struct kld_name_source *sources, size_t count);
+
+/* One name, from the session's own thread. */
+kld_symid kld_names_intern_one(struct kld_session *ctx, struct kld_names *names,
+                               struct kld_str name);
+
+/* The id, or KLD_NO_SYMBOL. */
+kld_symid kld_names_find(const struct kld_names *names, struct kld_str name);
+
+/* All ids are smaller than this. Not all below it are in use. */
+uint32_t kld_names_limit(const struct kld_names *names);
+
+/* The name of an id, or one with ptr NULL if the id is not in use. */
+struct kld_str kld_names_get(const struct kld_names *names, kld_symid id);
+
+#endif

@@ -1,0 +1,116 @@
+/* write.c - the last pass: copy, relocate and write, a chunk at a time, in parallel.
+ *
+ * A chunk is a run of whole atoms of one section, about CHUNK bytes. A thread composes it in a
+ * buffer that stays in its cache, applies the relocations there, hashes it if a build id is
+ * wanted, and hands it to the kernel in one write; nothing of the output is ever mapped, which
+ * saves the page faults of a fresh shared mapping and keeps the output out of the resident set. */
+#define XXH_INLINE_ALL
+#include "src/layout.h"
+#include <xxhash.h>
+
+enum { CHUNK = 512 << 10, HASH_SIZE = 16 };
+
+struct chunk {
+    struct kld_section *section;
+    size_t first, end;     /* atoms */
+    uint64_t start, limit; /* offsets in the section */
+};
+
+struct writer {
+    KLD_VEC(struct chunk) chunks;
+    uint8_t *hashes;
+    bool hash;
+};
+
+/* Offset of an atom in its section; addresses are final by now. */
+static uint64_t atom_offset(const struct kld_section *s, const struct kld_atom *a)
+{
+    return a->addr - s->addr;
+}
+
+static void cut_section(struct kld_session *ctx, struct writer *w, struct kld_section *s)
+{
+    size_t i = 0;
+    while (i < s->atoms.len) {
+        struct chunk *c = kld_vec_push(&ctx->arena, &w->chunks);
+        c->section = s;
+        c->first = i;
+        c->start = i ? atom_offset(s, s->atoms.data[i]) : 0;
+        while (i < s->atoms.len && (i == c->first || atom_offset(s, s->atoms.data[i]) +
+                                                             s->atoms.data[i]->size - c->start <=
+                                                         CHUNK))
+            i++;
+        c->end = i;
+        c->limit = i < s->atoms.len ? atom_offset(s, s->atoms.data[i]) : s->size;
+    }
+}
+
+static void compose(struct kld_session *ctx, struct kld_worker *worker, const struct kld_atom *a,
+                    uint8_t *out)
+{
+    switch ((enum kld_atom_kind)a->kind) {
+    case KLD_ATOM_GENERATED:
+        a->generate(ctx, worker, a, out);
+        break;
+    case KLD_ATOM_RECORDS:
+        ctx->format->write_records(ctx, worker, a, out);
+        break;
+    case KLD_ATOM_BYTES:
+        if (a->data)
+            memcpy(out, a->data, a->size);
+        if (a->nedges)
+            ctx->format->apply(ctx, worker, a, out);
+        break;
+    case KLD_ATOM_PIECES:
+        break;
+    }
+}
+
+/* Gaps are zero, except in code, where the CPU's padding keeps strays from running on. */
+static void clear_gaps(const struct kld_session *ctx, const struct chunk *c, uint8_t *buffer)
+{
+    int fill = c->section->flags & KLD_ATOM_EXEC ? ctx->arch->code_fill : 0;
+    uint64_t at = c->start;
+    for (size_t i = c->first; i < c->end; i++) {
+        const struct kld_atom *a = c->section->atoms.data[i];
+        uint64_t offset = atom_offset(c->section, a);
+        if (offset > at)
+            memset(buffer + (at - c->start), fill, offset - at);
+        if (a->kind != KLD_ATOM_BYTES || !a->data)
+            memset(buffer + (offset - c->start), 0, a->size);
+        at = offset + a->size;
+    }
+    memset(buffer + (at - c->start), fill, c->limit - at);
+}
+
+static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+{
+    struct writer *w = arg;
+    const struct chunk *c = &w->chunks.data[i];
+    size_t size = c->limit - c->start;
+    uint8_t *buffer = kld_worker_buffer(worker, size);
+    clear_gaps(ctx, c, buffer);
+    for (size_t k = c->first; k < c->end; k++) {
+        const struct kld_atom *a = c->section->atoms.data[k];
+        compose(ctx, worker, a, buffer + (atom_offset(c->section, a) - c->start));
+    }
+    if (w->hash) {
+        XXH128_canonical_t hash;
+        XXH128_canonicalFromHash(&hash, XXH3_128bits(buffer, size));
+        memcpy(w->hashes + i * HASH_SIZE, hash.digest, HASH_SIZE);
+    }
+    kld_output_write(ctx, &ctx->output, c->section->offset + c->start, buffer, size);
+}
+
+void kld_write(struct kld_session *ctx)
+{
+    struct writer w = {.hash = ctx->wants_hashes};
+    for (uint32_t i = 0; i < ctx->norder; i++)
+        if (!(ctx->order[i]->flags & KLD_ATOM_ZERO))
+            cut_section(ctx, &w, ctx->order[i]);
+    if (w.hash)
+        w.hashes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, w.chunks.len * HASH_SIZE);
+    kld_parallel_for(ctx, w.chunks.len, 1, write_chunk, &w);
+    if (!kld_has_failed(ctx))
+        ctx->format->seal(ctx, w.hashes, w.chunks.len * HASH_SIZE);
+}
