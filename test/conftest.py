@@ -37,7 +37,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         for mark in item.iter_markers('deviates'):
             if config.family in mark.kwargs:
-                item.add_marker(pytest.mark.xfail(reason=mark.kwargs[config.family], strict=True))
+                item.add_marker(pytest.mark.xfail(reason=mark.kwargs[config.family],
+                                                  strict=mark.kwargs['strict']))
 
 
 @pytest.fixture
