@@ -109,9 +109,8 @@ static void do_lib(struct kld_gnu *gnu, struct kld_gnu_use use)
     set_flag(gnu, KLD_INPUT_LAZY, start);
 }
 
-/* -R: in GNU ld a file of symbols unless it is a directory, in gold and lld always a path. A name
- * that is no file here, such as $ORIGIN or what will exist only where the program runs, can only
- * mean a path. */
+/* -R: a file is one of symbols; a directory is for the run path, and so is what is no file here,
+ * such as $ORIGIN or what will exist only where the program runs. */
 static void do_file_or_rpath(struct kld_gnu *gnu, struct kld_gnu_use use)
 {
     struct stat st;

@@ -78,7 +78,7 @@ static void print_option(const kld_host *host, const struct kld_option *row)
         width += 2 + spell(one, sizeof(one), row, *name);
         kld_gnu_print(host, one);
     }
-    if (width >= COLUMN) {
+    if (width + 2 > COLUMN) {
         kld_gnu_print(host, "\n");
         width = 0;
     }
