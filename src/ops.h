@@ -8,7 +8,8 @@
 #include "src/graph.h"
 
 struct kld_arch_ops;
-typedef void kld_mark(struct kld_session *ctx, struct kld_atom *atom);
+/* gc: keeps an atom. From any thread, with its own worker. */
+typedef void kld_mark(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom);
 
 enum kld_probe {
     KLD_PROBE_NONE, /* not of this format */
@@ -42,6 +43,9 @@ struct kld_format_ops {
     /* The name with number i < nnames of a parsed file. */
     struct kld_str (*name_at)(const struct kld_file *file, uint32_t i);
 
+    /* Whether two shared libraries are the same to the loader. */
+    bool (*same_library)(const struct kld_file *a, const struct kld_file *b);
+
     /* Once, when the target is known: the format's state, names that options bring in. */
     void (*begin)(struct kld_session *ctx);
     /* Groups are decided (group.discarded): definitions inside discarded ones become references
@@ -56,14 +60,28 @@ struct kld_format_ops {
     /* Once, after all files are bound: linker-defined symbols, COMMON, versions, exports. */
     void (*bind_all)(struct kld_session *ctx);
 
+    /* The section whose address is that of the image: what a symbol is relative to that moves with
+     * the image but is in no section. */
+    struct kld_section *(*anchor)(struct kld_session *ctx);
+    /* The address of a symbol, once addresses are final. */
+    uint64_t (*symbol_address)(const struct kld_session *ctx, const struct kld_symbol *sym);
+
+    /* What the input calls an atom (its section), for messages. */
+    struct kld_str (*atom_name)(const struct kld_atom *atom);
     /* Decodes up to cap edges of the atom beginning with number *from; returns how many and
      * moves *from; 0 at the end. Edges that lead nowhere (no symbol, no atom) are left out. */
     size_t (*edges)(struct kld_session *ctx, const struct kld_atom *atom, size_t *from,
                     struct kld_edge *out, size_t cap);
-    /* gc: calls mark for every atom that is kept whatever refers to it. */
+    /* gc: calls mark for every atom that is kept whatever refers to it. Once. */
     void (*gc_roots)(struct kld_session *ctx, kld_mark *mark);
-    /* gc: calls mark for what lives because this atom does, beside its edges (unwind data). */
-    void (*gc_follow)(struct kld_session *ctx, struct kld_atom *atom, kld_mark *mark);
+    /* gc: calls mark for what lives because this atom does, beside its edges (unwind data, other
+     * members of its group). In parallel. */
+    void (*gc_follow)(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom,
+                      kld_mark *mark);
+    /* gc: the same for a symbol without an atom that a live atom refers to (__start_NAME).
+     * In parallel. */
+    void (*gc_symbol)(struct kld_session *ctx, struct kld_worker *worker,
+                      const struct kld_symbol *sym, kld_mark *mark);
 
     /* The live set is final: notes what each live atom of the file needs. In parallel. */
     void (*scan)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
@@ -90,6 +108,7 @@ struct kld_arch_ops {
     const char *name;              /* "x86-64" */
     const char *const *emulations; /* names for -m, NULL-terminated; the first is printed */
     uint64_t max_page_size, common_page_size;
+    uint64_t image_base; /* of programs at a fixed address */
     uint8_t code_fill; /* byte between functions */
     const char *dynamic_linker;      /* of the usual C library */
     const char *const *library_path; /* default, NULL-terminated; '=' is the sysroot */

@@ -16,23 +16,42 @@ struct kld_input_item {
     unsigned flags;         /* KLD_INPUT_* */
 };
 
+struct kld_expr;
 struct kld_pending_message;
 struct kld_resolver;
+struct kld_gc;
 
 struct kld_diagnostics {
     pthread_mutex_t lock;
-    struct kld_arena arena;
-    struct kld_pending_message *pending;
-    size_t npending, cap, sequence;
+    struct kld_pending_message *pending; /* since the last checkpoint, the newest first */
+    size_t npending, trim_at;
     _Atomic uint32_t errors, warnings;
-    uint32_t shown;
-    bool truncated;
+    uint32_t shown;   /* errors */
+    bool truncated;   /* --error-limit has been reached: no more messages */
+    bool trimmed;     /* errors behind `last` in input order need not be kept */
+    uint64_t last[4];
+    _Atomic bool internal; /* an error was a defect of kld */
 };
 
 /* A pass that --time shows. */
 struct kld_timing {
     const char *name;
     double wall, cpu; /* seconds */
+};
+
+/* A symbol assignment, of --defsym or a script; without a name: an ASSERT. assign.c. */
+struct kld_assign {
+    struct kld_str name, message;
+    const struct kld_expr *expr;
+    struct kld_symbol *sym; /* NULL until it is defined */
+    bool provide, hidden;
+    bool done; /* an alias or a number: nothing is left to evaluate */
+};
+
+/* A name that an option or a script mentions: a symbol of the internal file. */
+struct kld_builtin {
+    struct kld_str name;
+    uint8_t class; /* enum kld_name_class */
 };
 
 /* Sections by name: layout.c. Made by several threads, under the lock. */
@@ -47,7 +66,10 @@ struct kld_session {
     struct kld_alloc alloc;
     jmp_buf oom;
     struct kld_arena arena; /* of the session's own thread */
+    struct kld_arena scratch; /* of the pass at hand, which frees it; likewise its own thread's */
     bool used;              /* kld_link was called */
+    bool linked;            /* and succeeded */
+    bool no_memory;         /* it has run out: the session can only be freed */
     struct kld_options options;
     struct kld_diagnostics diag;
     struct kld_pool *pool;
@@ -58,7 +80,12 @@ struct kld_session {
     /* The target, once known. */
     const struct kld_format_ops *format;
     const struct kld_arch_ops *arch;
+    const char *arch_from; /* what fixed it: an option or a file, for messages */
     void *format_state; /* of the format, e.g. struct elf_link */
+
+    KLD_VEC(struct kld_assign) assigns;
+    KLD_VEC(struct kld_builtin) builtins;
+    KLD_VEC(const char *) version_texts; /* VERSION { } of scripts: what is between the braces */
 
     /* The graph. */
     struct kld_resolver *resolver; /* names, lazy members, who won */
@@ -66,6 +93,7 @@ struct kld_session {
     uint32_t nsymbols;
     struct kld_file **files; /* live objects, and shared libraries, in input order */
     uint32_t nfiles;
+    struct kld_gc *gc;         /* while unreferenced atoms are being found */
     struct kld_file *internal; /* owner of the linker's own atoms */
     KLD_VEC(struct kld_section *) sections; /* by id */
     struct kld_section_index section_index;

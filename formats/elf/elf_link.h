@@ -8,6 +8,11 @@ struct elf_arch_ops;
 struct elf_object;
 struct elf_versions;
 struct elf_dynamic;
+struct elf_dynrels;
+struct elf_dynsym;
+struct elf_eh_output;
+struct elf_gc;
+struct elf_properties;
 
 #define ELF_NONE UINT32_MAX
 
@@ -120,15 +125,25 @@ struct elf_link {
     KLD_VEC(struct kld_symbol *) iplt;      /* ifuncs: entries behind those of plt */
     KLD_VEC(struct kld_symbol *) dynsyms;   /* [0] is NULL; .dynsym in order */
     KLD_VEC(struct kld_symbol *) copies;    /* with a copy relocation */
+    uint32_t plt_header;       /* bytes before entry 0 of .plt */
+    uint32_t got_plt_reserved; /* slots before entry 0 of .got.plt */
     uint32_t first_exported;                /* index in dynsyms of the first definition */
     bool has_dynamic_list;
     bool no_gotpcrelx; /* layout found a relaxed reference out of range: scan again without */
+    bool uses_gnu_osabi; /* STT_GNU_IFUNC or STB_GNU_UNIQUE is defined here */
+    struct kld_symbol *entry; /* or NULL: */
+    uint64_t entry_number;    /* -e NUMBER */
     struct kld_section *headers;            /* pseudo-section of ELF and program headers */
     struct kld_section *section_headers;
     uint64_t got_addr, got_plt_addr, plt_addr, plt_got_addr, plt_sec_addr;
     struct kld_symbol *got_symbol; /* _GLOBAL_OFFSET_TABLE_ */
     struct elf_versions *versions;
     struct elf_dynamic *dynamic; /* elf_dynamic.c */
+    struct elf_dynrels *dynrels; /* elf_dynrel.c */
+    struct elf_dynsym *dynsym;   /* elf_dynsym.c */
+    struct elf_eh_output *eh;    /* elf_eh.c */
+    struct elf_gc *gc;           /* elf_gc.c */
+    struct elf_properties *properties; /* elf_property.c */
 };
 
 static inline struct elf_link *elf_state(const struct kld_session *ctx)

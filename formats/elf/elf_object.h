@@ -7,6 +7,8 @@
 #include "src/session.h"
 
 struct elf_eh;
+struct elf_gc_links;
+struct elf_properties;
 
 /* atom_of[] of sections that have no atom. Discarded: member of a COMDAT group that lost. */
 #define ELF_NO_ATOM 0u
@@ -45,6 +47,7 @@ struct elf_object {
     /* Names of groups that are not global symbols: base.ids[base.nglobals + k] */
     KLD_VEC(struct kld_str) group_names;
     struct elf_eh *eh; /* unwind records: elf_eh.h */
+    struct elf_gc_links *gc_links; /* elf_gc.c */
     /* Contributions to .symtab and .strtab: elf_symtab.c */
     uint32_t symtab_locals, symtab_globals, symtab_first_local, symtab_first_global;
     uint64_t strtab_size, strtab_offset;
