@@ -7,7 +7,17 @@
 
 struct kld_archive_input;
 
+/* --wrap: references to name become references to wrapper, those to real become name. */
+struct kld_wrap {
+    kld_symid name, wrapper, real;
+};
+struct kld_wraps {
+    struct kld_wrap *data;
+    size_t len, cap;
+};
+
 struct kld_resolver {
+    struct kld_wraps wraps;
     struct kld_names names;
     struct kld_arena arena; /* for load and resolve only */
     _Atomic uint64_t *best; /* by id: the winning vote */

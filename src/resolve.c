@@ -144,14 +144,15 @@ static void find_duplicates(struct kld_session *ctx, struct kld_worker *w, void 
 {
     (void)arg;
     struct kld_file *file = ctx->files[i];
-    if (file->kind == KLD_FILE_SHARED || file->just_symbols)
+    if (file->kind != KLD_FILE_OBJECT || file->just_symbols)
         return;
     for (uint32_t n = 0; n < file->nglobals; n++) {
         if (KLD_NAME_CLASS(file->classes[n]) != KLD_NAME_DEF)
             continue;
         kld_symid id = file->ids[n];
         uint64_t best = atomic_load_explicit(&ctx->resolver->best[id], memory_order_relaxed);
-        if (best != make_key(RANK_STRONG, file, n) && best >> 60 == RANK_STRONG)
+        bool assigned = (best >> 32 & 0xfffffff) == ctx->internal->index; /* overrides */
+        if (best != make_key(RANK_STRONG, file, n) && best >> 60 == RANK_STRONG && !assigned)
             report_duplicate(ctx, w, file, &ctx->symbols[id]);
     }
 }

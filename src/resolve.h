@@ -13,13 +13,11 @@ void kld_load(struct kld_session *ctx);
  * every symbol is final but for what synth adds. */
 void kld_resolve(struct kld_session *ctx);
 
-/* The id of a name, made if there is none yet; only from the session's own thread, and not while
- * names are being interned in parallel. After kld_load only existing names may be asked for
- * with kld_symbol_find, or new ones with kld_symbol_add in the single-threaded passes up to
- * synth (pointers to symbols stay valid). */
+/* The id of a name, made if there is none yet; during load, from the session's own thread. */
 kld_symid kld_name_intern(struct kld_session *ctx, struct kld_str name);
+
+/* After load: the symbol of a name that some input or option mentions, or NULL. */
 struct kld_symbol *kld_symbol_find(struct kld_session *ctx, struct kld_str name);
-struct kld_symbol *kld_symbol_add(struct kld_session *ctx, struct kld_str name);
 
 /* Whether this file's name number i is the definition that won. */
 bool kld_resolve_won(const struct kld_session *ctx, const struct kld_file *file, uint32_t i);

@@ -353,10 +353,26 @@ static void set_broken(struct elf_object *obj)
     obj->nshdrs = obj->nsyms = obj->first_global = 0;
 }
 
+/* The internal file has the names that options and scripts mention, and no contents. */
+static void parse_internal(struct kld_session *ctx, struct kld_worker *worker,
+                           struct elf_object *obj)
+{
+    struct kld_file *file = &obj->base;
+    file->nnames = file->nglobals = (uint32_t)ctx->builtins.len;
+    file->ids = KLD_NEW_ARRAY(&worker->arena, kld_symid, file->nnames);
+    file->classes = KLD_NEW_ARRAY(&worker->arena, uint8_t, file->nnames);
+    for (uint32_t i = 0; i < file->nnames; i++) {
+        *kld_vec_push(&worker->arena, &obj->group_names) = ctx->builtins.data[i].name;
+        file->classes[i] = ctx->builtins.data[i].class;
+    }
+}
+
 void elf_parse(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file)
 {
     file->parsed = true;
-    if (file->kind == KLD_FILE_SHARED)
+    if (file->kind == KLD_FILE_INTERNAL)
+        parse_internal(ctx, worker, elf_object(file));
+    else if (file->kind == KLD_FILE_SHARED)
         elf_parse_shared(ctx, worker, elf_shared(file));
     else if (!parse_object(ctx, worker, elf_object(file)))
         set_broken(elf_object(file));
@@ -667,7 +683,9 @@ void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_fil
         struct kld_symbol *sym = &ctx->symbols[file->ids[i]];
         sym->file = file;
         sym->index = i;
-        if (file->kind == KLD_FILE_SHARED) {
+        if (file->kind == KLD_FILE_INTERNAL) {
+            sym->kind = KLD_SYM_ABSOLUTE; /* until kld_assign_bind */
+        } else if (file->kind == KLD_FILE_SHARED) {
             bind_shared_symbol(elf_shared(file), i, sym);
         } else {
             sym->index += elf_object(file)->first_global;

@@ -247,7 +247,7 @@ static void decide_definition(struct kld_session *ctx, struct kld_symbol *sym)
     struct elf_link *elf = elf_state(ctx);
     unsigned vis = atomic_load_explicit(&sym->visibility, memory_order_relaxed);
     if (vis == KLD_VISIBILITY_HIDDEN || vis == KLD_VISIBILITY_INTERNAL || sym->forced_local ||
-        (sym->file->kind != KLD_FILE_OBJECT && !sym->synthetic))
+        sym->file->kind == KLD_FILE_SHARED)
         return;
     bool listed = elf_in_dynamic_list(ctx, sym);
     if (!elf->is_shared && sym->synthetic && !kld_symbol_has(sym, KLD_SYM_REF_SHARED))
@@ -320,6 +320,7 @@ void elf_bind_all(struct kld_session *ctx)
             elf->has_shared_inputs = true;
     elf->is_dynamic = elf->is_pic || elf->has_shared_inputs;
     define_linker_symbols(ctx);
+    kld_assign_bind(ctx);
     elf_versions_assign(ctx);
     kld_parallel_for(ctx, (ctx->nsymbols + ELF_SYMBOL_BLOCK - 1) / ELF_SYMBOL_BLOCK, 1, decide,
                      NULL);

@@ -20,11 +20,14 @@ void elf_slots_synth(struct kld_session *ctx);
 void elf_dynrel_synth(struct kld_session *ctx);
 /* Size of .relr.dyn for the current addresses; true if it has grown (addresses are stale). */
 bool elf_relr_update(struct kld_session *ctx);
+/* RELATIVE ones in .rela.dyn: DT_RELACOUNT */
+uint32_t elf_relative_count(const struct kld_session *ctx);
 void elf_dynrel_finish(struct kld_session *ctx);
 
 /* elf_dynsym.c: .dynsym, .dynstr, .hash, .gnu.hash */
 void elf_dynsym_synth(struct kld_session *ctx);
-void elf_dynsym_finish(struct kld_session *ctx);
+/* All strings are in: gives .dynstr its contents. */
+void elf_dynstr_seal(struct kld_session *ctx);
 /* Offset of a string in .dynstr, added if new. Before elf_dynsym_synth's atoms are sized. */
 uint32_t elf_dynstr_add(struct kld_session *ctx, struct kld_str text);
 
@@ -44,6 +47,12 @@ void elf_symtab_synth(struct kld_session *ctx);
 
 /* elf_relocatable.c: -r and --emit-relocs. */
 void elf_relocatable_synth(struct kld_session *ctx);
+
+/* elf_layout.c: pseudo-sections for the headers. Called by elf_begin. */
+void elf_headers_begin(struct kld_session *ctx);
+
+/* -z max-page-size, or the CPU's */
+uint64_t elf_max_page(const struct kld_session *ctx);
 
 /* elf_place.c, elf_layout.c: members of kld_format_ops */
 void elf_place(struct kld_session *ctx);

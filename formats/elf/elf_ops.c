@@ -1,0 +1,176 @@
+/* elf_ops.c - ELF as the core sees it: the table of kld_format_ops, and the passes that only call
+ * the files of this folder in order. */
+#include "formats/elf/elf_compress.h"
+#include "formats/elf/elf_eh.h"
+#include "formats/elf/elf_gc.h"
+#include "formats/elf/elf_relocatable.h"
+#include "formats/elf/elf_symbols.h"
+#include "formats/elf/elf_tables.h"
+#include "src/layout.h"
+#include "src/resolve.h"
+#include <stdlib.h>
+
+void elf_begin(struct kld_session *ctx)
+{
+    struct elf_link *elf = KLD_NEW(&ctx->arena, struct elf_link);
+    const struct kld_options *o = &ctx->options;
+    ctx->format_state = elf;
+    elf->arch = ctx->arch->by_format[0];
+    elf->is_shared = o->kind == KLD_KIND_SHARED;
+    elf->is_relocatable = o->kind == KLD_KIND_RELOCATABLE;
+    elf->is_pic = elf->is_shared || o->kind == KLD_KIND_PIE;
+    elf->image_base = o->image_base != UINT64_MAX                  ? o->image_base
+                      : elf->is_pic || elf->is_relocatable ? 0
+                                                                   : ctx->arch->image_base;
+    elf->tlsld = ELF_NONE;
+    *kld_vec_push(&ctx->arena, &elf->aux) =
+        (struct elf_aux){.got = ELF_NONE, .gottp = ELF_NONE, .tlsgd = ELF_NONE,
+                         .tlsdesc = ELF_NONE, .plt = ELF_NONE, .plt_got = ELF_NONE,
+                         .dynsym = ELF_NONE, .iplt = ELF_NONE};
+    ctx->executable = !elf->is_relocatable;
+    ctx->internal = elf_new_file(ctx, &ctx->arena, KLD_FILE_INTERNAL);
+    ctx->internal->format = ctx->format;
+    ctx->internal->path = "<internal>";
+    elf_headers_begin(ctx);
+}
+
+static bool same_library(const struct kld_file *a, const struct kld_file *b)
+{
+    return strcmp(elf_shared(a)->soname, elf_shared(b)->soname) == 0;
+}
+
+/* gABI: what several inputs of one name and of different types make. */
+static void combine(struct kld_section *s, uint32_t type, uint64_t flags, uint64_t entsize)
+{
+    const uint64_t all_have = SHF_MERGE | SHF_STRINGS;
+    if (s->type == SHT_NOBITS)
+        s->type = type;
+    else if (type != SHT_NOBITS)
+        s->type = KLD_MIN(s->type, type);
+    uint64_t both = s->format_flags & flags & all_have;
+    s->format_flags = ((s->format_flags | flags) & ~all_have) | both;
+    if (s->entsize != entsize) {
+        s->entsize = 0;
+        s->format_flags &= ~all_have;
+    }
+}
+
+static struct kld_section *anchor(struct kld_session *ctx)
+{
+    return elf_state(ctx)->headers;
+}
+
+static void scan(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file)
+{
+    struct elf_object *obj = elf_object(file);
+    if (file->kind != KLD_FILE_OBJECT || elf_state(ctx)->is_relocatable)
+        return;
+    for (uint32_t i = 0; i < file->natoms; i++) {
+        struct kld_atom *atom = &file->atoms[i];
+        if (atom->live && atom->nedges && (atom->flags & KLD_ATOM_ALLOC) &&
+            atom->kind == KLD_ATOM_BYTES)
+            elf_state(ctx)->arch->scan(ctx, worker, obj, atom);
+    }
+    elf_eh_scan(ctx, worker, obj);
+}
+
+static void apply(struct kld_session *ctx, struct kld_worker *worker, const struct kld_atom *atom,
+                  uint8_t *out)
+{
+    const struct elf_arch_ops *arch = elf_state(ctx)->arch;
+    struct elf_object *obj = elf_object(atom->file);
+    if (elf_state(ctx)->is_relocatable)
+        return;
+    if (atom->flags & KLD_ATOM_ALLOC)
+        arch->apply(ctx, worker, obj, atom, out);
+    else
+        arch->apply_debug(ctx, worker, obj, atom, out);
+}
+
+/* The entry point, and what GNU ld says if there is none. */
+static void find_entry(struct kld_session *ctx)
+{
+    struct elf_link *elf = elf_state(ctx);
+    const char *name = ctx->options.entry ? ctx->options.entry : "_start";
+    if (name[0] >= '0' && name[0] <= '9') {
+        elf->entry_number = strtoull(name, NULL, 0);
+        return;
+    }
+    elf->entry = kld_symbol_find(ctx, kld_str(name));
+    bool found = elf->entry && (elf->entry->kind == KLD_SYM_DEFINED ||
+                                elf->entry->kind == KLD_SYM_ABSOLUTE);
+    if (!found && (!elf->is_shared || ctx->options.entry))
+        kld_warning(ctx, "no-entry", NULL, "cannot find entry symbol %s; not setting start address",
+                    name);
+}
+
+static void make_eh_frame_hdr(struct kld_session *ctx)
+{
+    uint64_t size = elf_eh_hdr_size(ctx);
+    if (!ctx->options.eh_frame_hdr || !size)
+        return;
+    struct kld_atom *atom = elf_make(ctx, ELF_EH_FRAME_HDR, ".eh_frame_hdr", SHT_PROGBITS,
+                                     SHF_ALLOC, 0, 2, size);
+    atom->kind = KLD_ATOM_GENERATED;
+    atom->generate = elf_eh_hdr_write;
+}
+
+static void synth(struct kld_session *ctx)
+{
+    struct elf_link *elf = elf_state(ctx);
+    if (elf->is_relocatable) {
+        elf_relocatable_synth(ctx);
+        return;
+    }
+    find_entry(ctx);
+    elf_eh_synth(ctx);
+    make_eh_frame_hdr(ctx);
+    elf_slots_synth(ctx);
+    elf_notes_synth(ctx);
+    if (elf->is_dynamic)
+        elf_dynsym_synth(ctx);
+    elf_dynrel_synth(ctx);
+    if (elf->is_dynamic) {
+        elf_dynamic_synth(ctx);
+        elf_dynstr_seal(ctx);
+    }
+    elf_symtab_synth(ctx);
+    if (ctx->options.emit_relocs)
+        elf_relocatable_synth(ctx);
+}
+
+static void finish(struct kld_session *ctx)
+{
+    if (elf_state(ctx)->is_relocatable)
+        return;
+    elf_eh_finish(ctx);
+    elf_dynrel_finish(ctx);
+    elf_dynamic_finish(ctx);
+}
+
+const struct kld_format_ops kld_format_elf = {
+    .name = "ELF",
+    .probe = elf_probe,
+    .new_file = elf_new_file,
+    .parse = elf_parse,
+    .name_at = elf_name_at,
+    .same_library = same_library,
+    .begin = elf_begin,
+    .make_atoms = elf_make_atoms,
+    .combine = combine,
+    .bind = elf_bind,
+    .bind_all = elf_bind_all,
+    .anchor = anchor,
+    .symbol_address = elf_symbol_address,
+    .edges = elf_edges,
+    .gc_roots = elf_gc_roots,
+    .gc_follow = elf_gc_follow,
+    .scan = scan,
+    .synth = synth,
+    .place = elf_place,
+    .layout = elf_layout,
+    .finish = finish,
+    .apply = apply,
+    .write_records = elf_eh_write,
+    .seal = elf_seal,
+};

@@ -1,0 +1,628 @@
+/* load.c - from the command line to the set of files that are linked.
+ *
+ * Three steps:
+ *
+ * 1. Open and sniff every input in order; libraries are searched, text scripts expanded. Objects
+ *    and shared libraries are parsed, archive indices read, and all their names interned, in
+ *    parallel.
+ * 2. Guess, in waves: members that some undefined name may want are parsed ahead, in parallel.
+ *    A wave looks only at what the wave before brought. The guess may hold a few members too
+ *    many; it decides nothing.
+ * 3. Decide, walking the inputs in order on compact arrays: an archive member joins the link when
+ *    it defines a name that is undefined at that point, or that becomes undefined later (GNU ld
+ *    stops looking when it has passed an archive; lld and mold do not, and neither does kld. What
+ *    GNU ld links, links the same way here).
+ *
+ * Files are ranked by where they stand on the command line and in their archive, not by when they
+ * were pulled in: output and messages depend on the inputs alone. */
+#include "src/load.h"
+#include <errno.h>
+#include <stdlib.h>
+#include "src/archive.h"
+#include "src/assign.h"
+#include "src/inputs.h"
+
+/* A member that an index or a lazy object offers. */
+struct lazy_member {
+    struct kld_archive_input *archive; /* NULL: file is a --start-lib object */
+    uint64_t offset;
+    struct kld_file *file; /* once parsed */
+    bool wanted;           /* parsed or about to be */
+    bool extracted;
+};
+
+/* An archive with an index. */
+struct kld_archive_input {
+    struct kld_input_file from;
+    struct kld_archive archive;
+    uint32_t nentries;
+    struct kld_str *names; /* of the index */
+    kld_symid *ids;
+    uint32_t *member_of; /* [nentries] index into members */
+    struct lazy_member *members;
+    uint32_t nmembers;
+};
+
+/* One step of the walk in command-line order. */
+struct input {
+    struct kld_file *file;             /* object or shared library, or */
+    struct kld_archive_input *archive; /* an archive with an index */
+    struct lazy_member *lazy;          /* file is lazy: its own member */
+};
+
+enum { SEEN_DEF = 1, SEEN_UNDEF = 2, SEEN_COMMON = 4 };
+
+struct loader {
+    struct kld_session *ctx;
+    struct kld_arena *scratch;
+    KLD_VEC(struct input) inputs;
+    KLD_VEC(struct kld_file *) parse_queue;
+    KLD_VEC(struct kld_archive_input *) archives;
+    /* By id: */
+    uint8_t *seen;
+    struct lazy_member **lazy;
+    uint32_t limit;
+    KLD_VEC(struct lazy_member *) extract_queue;
+    KLD_VEC(struct kld_file *) live;
+};
+
+/* ---- step 1: opening ---- */
+
+static struct kld_file *new_file(struct loader *l, const struct kld_input_file *from,
+                                 enum kld_file_kind kind, struct kld_bytes bytes,
+                                 const char *member, uint64_t member_offset)
+{
+    struct kld_session *ctx = l->ctx;
+    struct kld_file *file = ctx->format->new_file(ctx, &ctx->arena, kind);
+    file->format = ctx->format;
+    file->path = from->path;
+    file->member = member;
+    file->member_offset = member_offset;
+    file->bytes = bytes;
+    file->position = from->position;
+    file->as_needed = from->flags & KLD_INPUT_AS_NEEDED;
+    file->just_symbols = from->flags & KLD_INPUT_JUST_SYMBOLS;
+    file->by_library_name = from->flags & KLD_INPUT_LIBRARY;
+    file->exclude_libs = from->exclude_libs && member;
+    return file;
+}
+
+/* Sniffs bytes as an object or a library of the link's target. NULL if reported or to be
+ * ignored. */
+static struct kld_file *sniff(struct loader *l, const struct kld_input_file *from,
+                              struct kld_bytes bytes, const char *member, uint64_t offset)
+{
+    struct kld_session *ctx = l->ctx;
+    enum kld_probe kind = kld_probe_bytes(ctx, from, bytes, member);
+    if (kind == KLD_PROBE_OBJECT)
+        return new_file(l, from, KLD_FILE_OBJECT, bytes, member, offset);
+    if (kind == KLD_PROBE_SHARED && !member)
+        return new_file(l, from, KLD_FILE_SHARED, bytes, NULL, 0);
+    return NULL;
+}
+
+static void add_file(struct loader *l, struct kld_file *file, bool lazy)
+{
+    struct kld_session *ctx = l->ctx;
+    struct input *in = kld_vec_push(l->scratch, &l->inputs);
+    in->file = file;
+    file->lazy = lazy;
+    if (lazy) {
+        in->lazy = KLD_NEW(&ctx->arena, struct lazy_member);
+        *in->lazy = (struct lazy_member){.file = file, .wanted = true};
+    }
+    *kld_vec_push(l->scratch, &l->parse_queue) = file;
+}
+
+static void bad_archive(struct loader *l, const struct kld_input_file *from, const char *error,
+                        uint64_t offset)
+{
+    kld_error(l->ctx, "bad-archive",
+              &(struct kld_where){.path = from->path, .order = from->position},
+              "archive: %s, at offset 0x%llx", error, (unsigned long long)offset);
+}
+
+/* The bytes and name of a member; for a thin archive those of the file it names. False if
+ * reported. */
+static bool member_bytes(struct loader *l, const struct kld_input_file *from,
+                         const struct kld_archive *archive,
+                         const struct kld_archive_member *member, struct kld_bytes *bytes,
+                         const char **name)
+{
+    struct kld_session *ctx = l->ctx;
+    *name = kld_arena_strndup(&ctx->arena, member->name.ptr, member->name.len);
+    *bytes = member->data;
+    if (!archive->thin)
+        return true;
+    const char *path = kld_archive_member_path(&ctx->arena, from->path, member->name);
+    if (!kld_io_open(ctx, path, bytes)) {
+        kld_error(ctx, "cannot-open",
+                  &(struct kld_where){.path = from->path, .order = from->position},
+                  "cannot open member %s: %s", path, kld_error_text(ctx, errno));
+        return false;
+    }
+    if (!member->nested)
+        return true;
+    struct kld_archive inner;
+    struct kld_archive_member real;
+    uint64_t where = member->nested;
+    const char *error = kld_archive_parse(&inner, *bytes, &where);
+    if (!error)
+        error = kld_archive_member(&inner, where = member->nested, &real);
+    if (error) {
+        bad_archive(l, from, error, where);
+        return false;
+    }
+    *name = kld_arena_strndup(&ctx->arena, real.name.ptr, real.name.len);
+    *bytes = real.data;
+    return true;
+}
+
+/* Members that hold no object: metadata of Rust libraries and the like are passed over. */
+static struct kld_file *sniff_member(struct loader *l, const struct kld_input_file *from,
+                                     const struct kld_archive *archive,
+                                     const struct kld_archive_member *member)
+{
+    struct kld_bytes bytes;
+    const char *name;
+    if (!member_bytes(l, from, archive, member, &bytes, &name))
+        return NULL;
+    return sniff(l, from, bytes, name, member->offset);
+}
+
+/* All members as files: --whole-archive, and archives without an index. */
+static void add_members(struct loader *l, const struct kld_input_file *from,
+                        const struct kld_archive *archive, bool lazy)
+{
+    uint64_t at = archive->first;
+    struct kld_archive_member member;
+    const char *error = NULL;
+    while (kld_archive_next(archive, &at, &member, &error)) {
+        struct kld_file *file = sniff_member(l, from, archive, &member);
+        if (file)
+            add_file(l, file, lazy);
+    }
+    if (error)
+        bad_archive(l, from, error, at);
+}
+
+static void add_archive(struct loader *l, const struct kld_input_file *from,
+                        struct kld_bytes bytes)
+{
+    struct kld_session *ctx = l->ctx;
+    struct kld_archive archive;
+    uint64_t where = 0;
+    const char *error = kld_archive_parse(&archive, bytes, &where);
+    if (error) {
+        bad_archive(l, from, error, where);
+        return;
+    }
+    if ((from->flags & KLD_INPUT_WHOLE_ARCHIVE) || !archive.has_index) {
+        add_members(l, from, &archive, !(from->flags & KLD_INPUT_WHOLE_ARCHIVE));
+        return;
+    }
+    struct kld_archive_input *in = KLD_NEW(&ctx->arena, struct kld_archive_input);
+    in->from = *from;
+    in->archive = archive;
+    *kld_vec_push(l->scratch, &l->archives) = in;
+    kld_vec_push(l->scratch, &l->inputs)->archive = in;
+}
+
+/* kld_inputs_expand calls this for every file of the command line, in order. */
+static void take_input(void *arg, const struct kld_input_file *from, struct kld_bytes bytes)
+{
+    struct loader *l = arg;
+    if (kld_archive_probe(bytes)) {
+        add_archive(l, from, bytes);
+        return;
+    }
+    struct kld_file *file = sniff(l, from, bytes, NULL, 0);
+    if (file)
+        add_file(l, file, (from->flags & KLD_INPUT_LAZY) && file->kind == KLD_FILE_OBJECT);
+}
+
+/* ---- archive indices ---- */
+
+static int compare_offsets(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The members that the index names, in the order of the archive. */
+static void number_members(struct kld_worker *w, struct kld_archive_input *in, uint64_t *offsets)
+{
+    uint64_t *sorted = KLD_NEW_ARRAY(&w->arena, uint64_t, in->nentries);
+    memcpy(sorted, offsets, in->nentries * sizeof(*sorted));
+    qsort(sorted, in->nentries, sizeof(*sorted), compare_offsets);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < in->nentries; i++)
+        if (!n || sorted[i] != sorted[n - 1])
+            sorted[n++] = sorted[i];
+    in->members = KLD_NEW_ARRAY(&w->arena, struct lazy_member, n);
+    in->nmembers = n;
+    for (uint32_t i = 0; i < n; i++)
+        in->members[i] = (struct lazy_member){.archive = in, .offset = sorted[i]};
+    in->member_of = KLD_NEW_ARRAY(&w->arena, uint32_t, in->nentries);
+    for (uint32_t i = 0; i < in->nentries; i++) {
+        if (i && offsets[i] == offsets[i - 1]) {
+            in->member_of[i] = in->member_of[i - 1];
+            continue;
+        }
+        uint64_t *found = bsearch(&offsets[i], sorted, n, sizeof(*sorted), compare_offsets);
+        in->member_of[i] = (uint32_t)(found - sorted);
+    }
+}
+
+static void read_index(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+{
+    struct loader *l = arg;
+    struct kld_archive_input *in = l->archives.data[i];
+    KLD_VEC(struct kld_str) names = {0};
+    KLD_VEC(uint64_t) offsets = {0};
+    struct kld_archive_index index = kld_archive_index(&in->archive);
+    struct kld_str name;
+    uint64_t offset;
+    (void)ctx;
+    while (kld_archive_index_next(&index, &name, &offset)) {
+        *kld_vec_push(&w->arena, &names) = name;
+        *kld_vec_push(&w->arena, &offsets) = offset;
+    }
+    if (index.error)
+        bad_archive(l, &in->from, index.error, 0);
+    in->nentries = (uint32_t)names.len;
+    in->names = names.data;
+    in->ids = KLD_NEW_ARRAY(&w->arena, kld_symid, in->nentries);
+    number_members(w, in, offsets.data);
+}
+
+/* ---- parsing and interning ---- */
+
+static struct kld_str file_name_at(const void *from, uint32_t i)
+{
+    const struct kld_file *file = from;
+    return file->format->name_at(file, i);
+}
+
+static struct kld_str index_name_at(const void *from, uint32_t i)
+{
+    return ((const struct kld_archive_input *)from)->names[i];
+}
+
+static void parse_file(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+{
+    struct loader *l = arg;
+    ctx->format->parse(ctx, w, l->parse_queue.data[i]);
+}
+
+/* References to wrapped names go to their wrappers (--wrap). */
+static void apply_wrap(struct loader *l, struct kld_file *file)
+{
+    const struct kld_wraps *wraps = &l->ctx->resolver->wraps;
+    if (file->kind == KLD_FILE_SHARED)
+        return;
+    for (size_t w = 0; w < wraps->len; w++)
+        for (uint32_t i = 0; i < file->nglobals; i++) {
+            unsigned class = KLD_NAME_CLASS(file->classes[i]);
+            if (class != KLD_NAME_UNDEF && class != KLD_NAME_UNDEF_WEAK)
+                continue;
+            if (file->ids[i] == wraps->data[w].name)
+                file->ids[i] = wraps->data[w].wrapper;
+            else if (file->ids[i] == wraps->data[w].real)
+                file->ids[i] = wraps->data[w].name;
+        }
+}
+
+/* Arrays by id keep up with the ids. */
+static void grow_arrays(struct loader *l)
+{
+    uint32_t limit = kld_names_limit(&l->ctx->resolver->names);
+    if (limit <= l->limit)
+        return;
+    uint32_t cap = limit + limit / 4;
+    uint8_t *seen = KLD_NEW_ARRAY(l->scratch, uint8_t, cap);
+    struct lazy_member **lazy = KLD_NEW_ARRAY(l->scratch, struct lazy_member *, cap);
+    if (l->limit) {
+        memcpy(seen, l->seen, l->limit);
+        memcpy(lazy, l->lazy, l->limit * sizeof(*lazy));
+    }
+    l->seen = seen;
+    l->lazy = lazy;
+    l->limit = cap;
+}
+
+/* Parses what is queued, from `first` on, and interns its names. */
+static void parse_and_intern(struct loader *l, size_t first, size_t first_archive)
+{
+    struct kld_session *ctx = l->ctx;
+    size_t n = l->parse_queue.len - first, na = l->archives.len - first_archive;
+    l->parse_queue.data += first;
+    kld_parallel_for(ctx, n, 1, parse_file, l);
+    l->parse_queue.data -= first;
+    if (na)
+        kld_parallel_for(ctx, na, 1, read_index, l);
+    struct kld_name_source *sources = KLD_NEW_ARRAY(l->scratch, struct kld_name_source, n + na);
+    for (size_t i = 0; i < n; i++) {
+        struct kld_file *file = l->parse_queue.data[first + i];
+        sources[i] = (struct kld_name_source){file, file_name_at, file->nnames, file->ids};
+    }
+    for (size_t i = 0; i < na; i++) {
+        struct kld_archive_input *a = l->archives.data[first_archive + i];
+        sources[n + i] = (struct kld_name_source){a, index_name_at, a->nentries, a->ids};
+    }
+    kld_names_intern(ctx, &ctx->resolver->names, sources, n + na);
+    if (ctx->resolver->wraps.len)
+        for (size_t i = 0; i < n; i++)
+            apply_wrap(l, l->parse_queue.data[first + i]);
+    grow_arrays(l);
+}
+
+/* ---- step 2: guessing ---- */
+
+static void want(struct loader *l, struct lazy_member *m)
+{
+    struct kld_archive_member member;
+    if (m->wanted)
+        return;
+    m->wanted = true;
+    const char *error = kld_archive_member(&m->archive->archive, m->offset, &member);
+    if (error) {
+        bad_archive(l, &m->archive->from, error, m->offset);
+        return;
+    }
+    m->file = sniff_member(l, &m->archive->from, &m->archive->archive, &member);
+    if (m->file) {
+        m->file->lazy = true;
+        *kld_vec_push(l->scratch, &l->parse_queue) = m->file;
+    }
+}
+
+/* The first offer of every name, and what objects on the command line define. */
+static void note_offers(struct loader *l)
+{
+    for (size_t i = 0; i < l->inputs.len; i++) {
+        const struct input *in = &l->inputs.data[i];
+        if (in->archive) {
+            for (uint32_t k = 0; k < in->archive->nentries; k++) {
+                struct lazy_member **first = &l->lazy[in->archive->ids[k]];
+                if (!*first)
+                    *first = &in->archive->members[in->archive->member_of[k]];
+            }
+            continue;
+        }
+        for (uint32_t k = 0; !in->lazy && k < in->file->nglobals; k++) {
+            unsigned class = KLD_NAME_CLASS(in->file->classes[k]);
+            if (class == KLD_NAME_DEF || class == KLD_NAME_DEF_WEAK)
+                l->seen[in->file->ids[k]] = SEEN_DEF;
+        }
+    }
+}
+
+static void guess_members(struct loader *l)
+{
+    note_offers(l);
+    for (size_t done = 0; done < l->parse_queue.len;) {
+        size_t end = l->parse_queue.len;
+        for (; done < end; done++) {
+            const struct kld_file *file = l->parse_queue.data[done];
+            for (uint32_t k = 0; k < file->nglobals; k++)
+                if (KLD_NAME_CLASS(file->classes[k]) == KLD_NAME_UNDEF &&
+                    l->lazy[file->ids[k]] && !(l->seen[file->ids[k]] & SEEN_DEF))
+                    want(l, l->lazy[file->ids[k]]);
+        }
+        if (l->parse_queue.len > end)
+            parse_and_intern(l, end, l->archives.len);
+    }
+    memset(l->seen, 0, l->limit);
+    memset(l->lazy, 0, l->limit * sizeof(*l->lazy));
+}
+
+/* ---- step 3: deciding ---- */
+
+/* The member's file, parsed now if nobody guessed it. NULL if broken. */
+static struct kld_file *member_file(struct loader *l, struct lazy_member *m)
+{
+    if (!m->wanted) {
+        size_t first = l->parse_queue.len;
+        want(l, m);
+        parse_and_intern(l, first, l->archives.len);
+    }
+    return m->file;
+}
+
+static void offer_to(struct loader *l, struct lazy_member *m)
+{
+    if (!m->extracted) {
+        m->extracted = true;
+        *kld_vec_push(l->scratch, &l->extract_queue) = m;
+    }
+}
+
+/* Whether the member really defines the name: an index does not tell COMMON from data. */
+static bool defines(struct loader *l, struct lazy_member *m, kld_symid id)
+{
+    const struct kld_file *file = member_file(l, m);
+    for (uint32_t k = 0; file && k < file->nglobals; k++)
+        if (file->ids[k] == id)
+            return KLD_NAME_CLASS(file->classes[k]) == KLD_NAME_DEF ||
+                   KLD_NAME_CLASS(file->classes[k]) == KLD_NAME_DEF_WEAK;
+    return false;
+}
+
+/* A lazy definition meets what is known of the name so far. */
+static void meet_lazy(struct loader *l, kld_symid id, struct lazy_member *m)
+{
+    uint8_t seen = l->seen[id];
+    if (seen & SEEN_DEF)
+        return;
+    if (seen & SEEN_COMMON) {
+        if (defines(l, m, id))
+            offer_to(l, m);
+    } else if (seen & SEEN_UNDEF) {
+        offer_to(l, m);
+    }
+    if (!l->lazy[id])
+        l->lazy[id] = m;
+}
+
+/* A live file's names join. */
+static void join(struct loader *l, struct kld_file *file)
+{
+    file->live = true;
+    *kld_vec_push(l->scratch, &l->live) = file;
+    for (uint32_t k = 0; k < file->nglobals; k++) {
+        unsigned class = KLD_NAME_CLASS(file->classes[k]);
+        kld_symid id = file->ids[k];
+        if (class == KLD_NAME_DEF || class == KLD_NAME_DEF_WEAK)
+            l->seen[id] |= SEEN_DEF;
+        else if (class == KLD_NAME_COMMON)
+            l->seen[id] |= SEEN_COMMON;
+    }
+    for (uint32_t k = 0; k < file->nglobals; k++) {
+        unsigned class = KLD_NAME_CLASS(file->classes[k]);
+        kld_symid id = file->ids[k];
+        if (class == KLD_NAME_UNDEF)
+            l->seen[id] |= SEEN_UNDEF;
+        if ((class == KLD_NAME_UNDEF && !(l->seen[id] & (SEEN_DEF | SEEN_COMMON))) ||
+            (class == KLD_NAME_COMMON && !(l->seen[id] & SEEN_DEF)))
+            if (l->lazy[id])
+                meet_lazy(l, id, l->lazy[id]);
+    }
+}
+
+static void drain(struct loader *l)
+{
+    for (size_t i = 0; i < l->extract_queue.len; i++) {
+        struct lazy_member *m = l->extract_queue.data[i];
+        struct kld_file *file = member_file(l, m);
+        if (file && !file->live)
+            join(l, file);
+    }
+    l->extract_queue.len = 0;
+}
+
+static void decide_members(struct loader *l)
+{
+    for (size_t i = 0; i < l->inputs.len; i++) {
+        const struct input *in = &l->inputs.data[i];
+        if (in->archive) {
+            const struct kld_archive_input *a = in->archive;
+            for (uint32_t k = 0; k < a->nentries; k++) {
+                struct lazy_member *m = &a->members[a->member_of[k]];
+                if (!m->extracted)
+                    meet_lazy(l, a->ids[k], m);
+                if (l->extract_queue.len)
+                    drain(l);
+            }
+        } else if (in->lazy) {
+            for (uint32_t k = 0; k < in->file->nglobals; k++) {
+                unsigned class = KLD_NAME_CLASS(in->file->classes[k]);
+                if (class == KLD_NAME_DEF || class == KLD_NAME_DEF_WEAK ||
+                    class == KLD_NAME_COMMON)
+                    meet_lazy(l, in->file->ids[k], in->lazy);
+            }
+            drain(l);
+        } else {
+            join(l, in->file);
+            drain(l);
+        }
+    }
+}
+
+/* ---- the result ---- */
+
+static int compare_files(const void *a, const void *b)
+{
+    const struct kld_file *x = *(struct kld_file *const *)a, *y = *(struct kld_file *const *)b;
+    if (x->position != y->position)
+        return x->position < y->position ? -1 : 1;
+    return x->member_offset < y->member_offset ? -1 : x->member_offset > y->member_offset;
+}
+
+static bool same_library(const struct kld_session *ctx, const struct kld_file *a,
+                         const struct kld_file *b)
+{
+    return a->kind == KLD_FILE_SHARED && b->kind == KLD_FILE_SHARED &&
+           ctx->format->same_library(a, b);
+}
+
+/* Live files in order; a shared library that is named twice counts once. */
+static void list_files(struct loader *l)
+{
+    struct kld_session *ctx = l->ctx;
+    qsort(l->live.data, l->live.len, sizeof(*l->live.data), compare_files);
+    ctx->files = KLD_NEW_ARRAY(&ctx->arena, struct kld_file *, l->live.len);
+    KLD_VEC(struct kld_file *) libraries = {0};
+    for (size_t i = 0; i < l->live.len; i++) {
+        struct kld_file *file = l->live.data[i];
+        bool again = false;
+        for (size_t k = 0; file->kind == KLD_FILE_SHARED && k < libraries.len; k++)
+            if (same_library(ctx, libraries.data[k], file)) {
+                again = true;
+                libraries.data[k]->as_needed &= file->as_needed;
+            }
+        if (again)
+            continue;
+        if (file->kind == KLD_FILE_SHARED)
+            *kld_vec_push(l->scratch, &libraries) = file;
+        file->index = ctx->nfiles;
+        ctx->files[ctx->nfiles++] = file;
+    }
+}
+
+static void make_symbols(struct kld_session *ctx)
+{
+    struct kld_names *names = &ctx->resolver->names;
+    ctx->nsymbols = kld_names_limit(names);
+    ctx->symbols = KLD_NEW_ARRAY(&ctx->arena, struct kld_symbol, ctx->nsymbols);
+    for (kld_symid id = 0; id < ctx->nsymbols; id++) {
+        struct kld_str name = kld_names_get(names, id);
+        ctx->symbols[id].name = name.ptr;
+        ctx->symbols[id].name_len = (uint32_t)name.len;
+    }
+}
+
+kld_symid kld_name_intern(struct kld_session *ctx, struct kld_str name)
+{
+    return kld_names_intern_one(ctx, &ctx->resolver->names, name);
+}
+
+struct kld_symbol *kld_symbol_find(struct kld_session *ctx, struct kld_str name)
+{
+    kld_symid id = kld_names_find(&ctx->resolver->names, name);
+    return id == KLD_NO_SYMBOL || id >= ctx->nsymbols ? NULL : &ctx->symbols[id];
+}
+
+static void intern_wraps(struct kld_session *ctx)
+{
+    for (size_t i = 0; i < ctx->options.wrap.len; i++) {
+        const char *name = ctx->options.wrap.data[i];
+        *kld_vec_push(&ctx->arena, &ctx->resolver->wraps) = (struct kld_wrap){
+            .name = kld_name_intern(ctx, kld_str(name)),
+            .wrapper = kld_name_intern(
+                ctx, kld_str(kld_arena_printf(&ctx->arena, "__wrap_%s", name))),
+            .real = kld_name_intern(ctx,
+                                    kld_str(kld_arena_printf(&ctx->arena, "__real_%s", name))),
+        };
+    }
+}
+
+void kld_load(struct kld_session *ctx)
+{
+    struct kld_resolver *r = ctx->resolver = KLD_NEW(&ctx->arena, struct kld_resolver);
+    kld_arena_init(&r->arena, &ctx->alloc, &ctx->oom);
+    pthread_mutex_init(&ctx->section_index.lock, NULL);
+    struct loader l = {.ctx = ctx, .scratch = &r->arena};
+    kld_inputs_expand(ctx, take_input, &l);
+    if (!ctx->format)
+        return;
+    intern_wraps(ctx);
+    kld_builtin_names(ctx);
+    add_file(&l, ctx->internal, false);
+    parse_and_intern(&l, 0, 0);
+    guess_members(&l);
+    decide_members(&l);
+    list_files(&l);
+    make_symbols(ctx);
+    kld_arena_free(&r->arena);
+}
