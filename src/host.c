@@ -1,12 +1,9 @@
 /* host.c - the part of the API for what is built upon the library. */
 #include "src/session.h"
 
-kld_status kld_report(kld_session *session, kld_severity severity, const char *id, const char *text)
+static void report(struct kld_session *session, kld_severity severity, const char *id,
+                   const char *text)
 {
-    if (!session || !id || !text)
-        return KLD_MISUSE;
-    if (setjmp(session->oom))
-        return KLD_NO_MEMORY;
     if (severity == KLD_ERROR)
         kld_error(session, id, NULL, "%s", text);
     else if (severity == KLD_WARNING)
@@ -14,7 +11,22 @@ kld_status kld_report(kld_session *session, kld_severity severity, const char *i
     else
         kld_note(session, id, NULL, "%s", text);
     kld_checkpoint(session);
-    return KLD_OK;
+}
+
+kld_status kld_report(kld_session *session, kld_severity severity, const char *id, const char *text)
+{
+    if (!session || !id || !text)
+        return KLD_MISUSE;
+    /* A callback may call this in the middle of kld_link, whose recovery point has to stay. */
+    jmp_buf outer;
+    memcpy(&outer, &session->oom, sizeof(outer));
+    kld_status status = KLD_NO_MEMORY;
+    if (!setjmp(session->oom)) {
+        report(session, severity, id, text);
+        status = KLD_OK;
+    }
+    memcpy(&session->oom, &outer, sizeof(outer));
+    return status;
 }
 
 const kld_host *kld_session_host(const kld_session *session)
