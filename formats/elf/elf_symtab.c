@@ -1,0 +1,802 @@
+/* elf_symtab.c - .symtab, .symtab_shndx and .strtab.
+ *
+ * The tables consist of parts, and each part of every table is an atom of its own, so that they
+ * are written in parallel: for each file its local names (followed by the global ones that have
+ * become local), later for each file the global names that it defines, and last those that no
+ * object defines. A part is never stored. The same walk decides what belongs to it when it is
+ * counted and again when it is written; so little more than two numbers a file is kept, and
+ * every walk goes through a file's own tables from front to back.
+ *
+ * What is kept follows GNU ld: -s, -S, -x, -X, --retain-symbols-file; local names of mergeable
+ * sections that begin with .L are dropped by default; a file that has no STT_FILE symbol gets one
+ * with its name, so that its functions are not taken for those of the file before it. */
+#include "formats/elf/elf_symtab.h"
+#include <stdlib.h>
+#include "formats/elf/elf_relocatable.h"
+#include "formats/elf/elf_symbols.h"
+#include "src/layout.h"
+
+/* A run of symbols: of a file, or of the list of symbols that no object defines. */
+struct part {
+    struct elf_object *obj; /* NULL: of table.rest */
+    bool local;
+    bool sections;    /* the section symbols */
+    uint32_t first;   /* number of its first symbol */
+    uint32_t count;
+    uint64_t names;   /* offset in .strtab */
+    uint64_t size;    /* in .strtab */
+    uint32_t file;    /* index in ctx->files */
+};
+
+struct table {
+    struct part *parts;
+    uint32_t nparts;
+    uint64_t nsymbols, strtab_size;
+    kld_symid *rest; /* symbols that no object defines */
+    uint32_t nrest;
+    enum kld_discard discard;
+    struct kld_str *retained; /* sorted; of --retain-symbols-file */
+    size_t nretained;
+    bool retains;
+    bool relocatable;
+    /* Only where relocations against .symtab are written: */
+    bool keeps_relocs;
+    struct kld_section **sections; /* that have a symbol, in its order */
+    uint32_t nsections;
+    uint32_t *section_numbers; /* by section id */
+    uint32_t nsection_ids;
+    uint64_t **needed;         /* by file: bits of the local symbols that relocations name */
+    uint32_t **local_numbers;  /* by file */
+    uint32_t *global_numbers;  /* by id */
+    _Atomic uint8_t *needed_globals; /* by id */
+};
+
+static struct table *get_table(const struct kld_session *ctx)
+{
+    struct kld_atom *atom = elf_state(ctx)->synth[ELF_SYMTAB];
+    return atom ? atom->extra : NULL;
+}
+
+/* What a walk over a part is for: any of the pointers may be NULL. */
+struct walk {
+    struct kld_session *ctx;
+    const struct table *table;
+    elf_sym *syms;
+    char *names;
+    elf_word *indices;       /* .symtab_shndx */
+    uint32_t *local_numbers; /* of symbols in their file */
+    uint32_t *global_numbers;
+    uint32_t first;          /* number of the part's first symbol */
+    uint64_t names_at;       /* offset of the part in .strtab */
+    uint32_t count;
+    uint64_t size; /* of names */
+};
+
+/* ---- one symbol ---- */
+
+static void set_section(struct walk *w, elf_sym *out, uint32_t number)
+{
+    if (number < SHN_LORESERVE) {
+        out->st_shndx = (uint16_t)number;
+        return;
+    }
+    out->st_shndx = SHN_XINDEX;
+    if (w->indices)
+        w->indices[w->count] = number;
+}
+
+/* Adds the name, and the symbol's record, which *out then points at, if it is wanted. */
+static bool put(struct walk *w, struct kld_str name, elf_sym **out, elf_sym *scratch)
+{
+    uint64_t at = w->size;
+    if (name.len)
+        w->size += name.len + 1;
+    if (w->names && name.len)
+        memcpy(w->names + at, name.ptr, name.len);
+    *out = w->syms ? &w->syms[w->count] : scratch;
+    if (!w->syms && !w->indices)
+        return false;
+    (*out)->st_name = name.len ? (uint32_t)(w->names_at + at) : 0;
+    return true;
+}
+
+static uint32_t number_of(const struct kld_section *section)
+{
+    return elf_section_number(section) == SHN_ABS ? 0 : section->number;
+}
+
+/* The record's section: a real one, or SHN_ABS where it did not make it into the output. */
+static void set_place(struct walk *w, elf_sym *out, const struct kld_section *section)
+{
+    uint32_t number = number_of(section);
+    if (number)
+        set_section(w, out, number);
+    else
+        out->st_shndx = SHN_ABS;
+}
+
+static uint64_t tls_value(const struct walk *w, uint64_t address)
+{
+    return w->table->relocatable ? address : address - elf_state(w->ctx)->tls_start;
+}
+
+static struct kld_section *section_of(const struct kld_session *ctx, const struct kld_atom *atom)
+{
+    if (atom->kind == KLD_ATOM_PIECES && atom->pieces->merged)
+        atom = atom->pieces->merged;
+    return ctx->sections.data[atom->section];
+}
+
+/* ---- what is kept ---- */
+
+static int compare_names(const void *a, const void *b)
+{
+    const struct kld_str *x = a, *y = b;
+    int order = memcmp(x->ptr, y->ptr, KLD_MIN(x->len, y->len));
+    return order ? order : (x->len > y->len) - (x->len < y->len);
+}
+
+static bool is_retained(const struct table *t, struct kld_str name)
+{
+    return !t->retains || bsearch(&name, t->retained, t->nretained, sizeof(name), compare_names);
+}
+
+/* The names that assemblers and compilers give to labels of their own. */
+static bool is_label_name(struct kld_str name)
+{
+    return kld_str_starts(name, ".L") || kld_str_starts(name, "..") ||
+           kld_str_starts(name, "_.L_") || kld_str_starts(name, "L0\001");
+}
+
+static bool is_needed(const struct walk *w, uint32_t file, uint32_t i)
+{
+    return w->table->needed && (w->table->needed[file][i / 64] >> i % 64 & 1);
+}
+
+static const struct kld_atom *kept_atom(const struct kld_session *ctx, const struct kld_atom *atom)
+{
+    if (atom && (atom->flags & KLD_ATOM_FOLDED))
+        atom = atom->folded_into;
+    if (!atom || !atom->live || ctx->sections.data[atom->section]->discarded)
+        return NULL;
+    return atom;
+}
+
+/* Whether a local symbol of the file is dropped for its name. */
+static bool is_discarded_name(const struct walk *w, const struct elf_object *obj, uint32_t shndx,
+                              struct kld_str name)
+{
+    const struct table *t = w->table;
+    if (!is_retained(t, name))
+        return true;
+    bool labels = t->discard == KLD_DISCARD_LOCALS;
+    if (t->discard == KLD_DISCARD_DEFAULT && !t->relocatable && shndx < obj->nshdrs)
+        labels = obj->shdrs[shndx].sh_flags & SHF_MERGE;
+    return labels && is_label_name(name);
+}
+
+/* Whether the file defines its global name number i, and it is part of the output; and then
+ * whether as a local symbol. */
+static struct kld_symbol *defined_by(const struct walk *w, const struct elf_object *obj,
+                                     uint32_t i)
+{
+    unsigned class = KLD_NAME_CLASS(obj->base.classes[i]);
+    if (class != KLD_NAME_DEF && class != KLD_NAME_DEF_WEAK && class != KLD_NAME_COMMON)
+        return NULL;
+    struct kld_symbol *sym = &w->ctx->symbols[obj->base.ids[i]];
+    if (sym->file != &obj->base || sym->index != obj->first_global + i || sym->synthetic)
+        return NULL;
+    switch ((enum kld_symbol_kind)sym->kind) {
+    case KLD_SYM_DEFINED:
+        return sym->in_section || kept_atom(w->ctx, sym->atom) ? sym : NULL;
+    case KLD_SYM_ABSOLUTE:
+    case KLD_SYM_COMMON:
+        return sym;
+    case KLD_SYM_UNDEFINED:
+    case KLD_SYM_IMPORTED:
+        break;
+    }
+    return NULL;
+}
+
+static bool is_definition(const struct kld_symbol *sym)
+{
+    return sym->kind == KLD_SYM_DEFINED || sym->kind == KLD_SYM_ABSOLUTE;
+}
+
+static bool becomes_local(const struct table *t, const struct kld_symbol *sym)
+{
+    unsigned vis = atomic_load_explicit(&sym->visibility, memory_order_relaxed);
+    return !t->relocatable && is_definition(sym) &&
+           (sym->forced_local || vis == KLD_VISIBILITY_HIDDEN || vis == KLD_VISIBILITY_INTERNAL);
+}
+
+static bool is_kept_global(const struct walk *w, kld_symid id, struct kld_str name)
+{
+    return is_retained(w->table, name) ||
+           (w->table->needed_globals && w->table->needed_globals[id]);
+}
+
+/* ---- local symbols ---- */
+
+static void put_file_name(struct walk *w, struct kld_str name)
+{
+    elf_sym *out, scratch;
+    if (put(w, name, &out, &scratch)) {
+        out->st_info = ELF64_ST_INFO(STB_LOCAL, STT_FILE);
+        out->st_shndx = SHN_ABS;
+    }
+    w->count++;
+}
+
+static struct kld_str file_name(const struct kld_file *file)
+{
+    const char *path = file->member ? file->member : file->path;
+    const char *slash = strrchr(path, '/');
+    return kld_str(slash ? slash + 1 : path);
+}
+
+static uint64_t local_value(const struct walk *w, const struct kld_atom *atom, const elf_sym *sym)
+{
+    if (!atom)
+        return sym->st_value;
+    uint64_t value = atom->kind == KLD_ATOM_PIECES ? kld_pieces_address(atom, sym->st_value)
+                                                   : atom->addr + sym->st_value;
+    return ELF64_ST_TYPE(sym->st_info) == STT_TLS ? tls_value(w, value) : value;
+}
+
+static void put_local(struct walk *w, uint32_t i, const elf_sym *sym, struct kld_str name,
+                      const struct kld_atom *atom)
+{
+    elf_sym *out, scratch;
+    if (w->local_numbers)
+        w->local_numbers[i] = w->first + w->count;
+    if (put(w, name, &out, &scratch)) {
+        out->st_info = sym->st_info;
+        out->st_other = sym->st_other;
+        out->st_size = sym->st_size;
+        if (atom)
+            set_place(w, out, section_of(w->ctx, atom));
+        else
+            out->st_shndx = SHN_ABS;
+        out->st_value = local_value(w, atom, sym);
+    }
+    w->count++;
+}
+
+/* True if the file's symbols stand behind an STT_FILE symbol by now. */
+static bool walk_own_locals(struct walk *w, const struct part *part)
+{
+    const struct elf_object *obj = part->obj;
+    bool has_file = false;
+    if (w->table->discard == KLD_DISCARD_ALL && !w->table->needed)
+        return true;
+    for (uint32_t i = 1; i < obj->first_global; i++) {
+        const elf_sym *sym = &obj->syms[i];
+        unsigned type = ELF64_ST_TYPE(sym->st_info);
+        uint32_t shndx = elf_sym_section(obj, i);
+        if (type == STT_SECTION || shndx == SHN_UNDEF)
+            continue;
+        bool needed = is_needed(w, part->file, i);
+        if (!needed && w->table->discard == KLD_DISCARD_ALL)
+            continue;
+        const struct kld_atom *atom = NULL;
+        if (shndx != ELF_RESERVED(SHN_ABS) &&
+            !(atom = kept_atom(w->ctx, elf_section_atom(obj, shndx))))
+            continue;
+        struct kld_str name = kld_str((const char *)obj->strtab.ptr + sym->st_name);
+        if (!needed && is_discarded_name(w, obj, shndx, name))
+            continue;
+        if (type != STT_FILE && !has_file && w->table->discard != KLD_DISCARD_ALL)
+            put_file_name(w, file_name(&obj->base));
+        has_file = true;
+        put_local(w, i, sym, name, atom);
+    }
+    return has_file || w->table->discard == KLD_DISCARD_ALL;
+}
+
+/* ---- global symbols ---- */
+
+static unsigned symbol_type(const struct kld_symbol *sym)
+{
+    switch ((enum kld_symbol_type)sym->type) {
+    case KLD_TYPE_OBJECT:
+        return STT_OBJECT;
+    case KLD_TYPE_FUNCTION:
+        return STT_FUNC;
+    case KLD_TYPE_TLS:
+        return STT_TLS;
+    case KLD_TYPE_IFUNC: /* whoever takes the address of its PLT entry gets a plain function */
+        return kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT) ? STT_FUNC : STT_GNU_IFUNC;
+    case KLD_TYPE_SECTION:
+        return STT_SECTION;
+    case KLD_TYPE_FILE:
+        return STT_FILE;
+    case KLD_TYPE_NONE:
+        break;
+    }
+    return STT_NOTYPE;
+}
+
+static unsigned symbol_bind(const struct table *t, const struct kld_symbol *sym)
+{
+    if (becomes_local(t, sym))
+        return STB_LOCAL;
+    if (sym->kind == KLD_SYM_UNDEFINED || sym->kind == KLD_SYM_IMPORTED)
+        return kld_symbol_has(sym, KLD_SYM_REF_STRONG) ? STB_GLOBAL : STB_WEAK;
+    return sym->unique ? STB_GNU_UNIQUE : sym->weak ? STB_WEAK : STB_GLOBAL;
+}
+
+static const struct kld_section *plt_section(const struct kld_session *ctx,
+                                             const struct kld_symbol *sym)
+{
+    const struct elf_link *elf = elf_state(ctx);
+    const struct kld_atom *atom = elf->synth[ELF_PLT];
+    if (elf_aux(ctx, sym)->plt_got != ELF_NONE)
+        atom = elf->synth[ELF_PLT_GOT];
+    else if (elf->synth[ELF_PLT_SEC])
+        atom = elf->synth[ELF_PLT_SEC];
+    return atom ? ctx->sections.data[atom->section] : NULL;
+}
+
+/* Where the symbol itself is. An ifunc is its resolver unless its PLT entry is its address. */
+static void set_definition(struct walk *w, elf_sym *out, const struct kld_symbol *sym)
+{
+    if (sym->in_section) {
+        out->st_value = sym->section->addr + sym->value;
+        set_place(w, out, sym->section);
+    } else {
+        const struct kld_atom *atom = sym->atom;
+        if (atom->flags & KLD_ATOM_FOLDED)
+            atom = atom->folded_into;
+        out->st_value = atom->kind == KLD_ATOM_PIECES ? kld_pieces_address(atom, sym->value)
+                                                      : atom->addr + sym->value;
+        set_place(w, out, section_of(w->ctx, atom));
+    }
+    if (sym->type == KLD_TYPE_TLS)
+        out->st_value = tls_value(w, out->st_value);
+}
+
+static void set_value(struct walk *w, elf_sym *out, const struct kld_symbol *sym)
+{
+    bool plt = sym->aux && kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT);
+    out->st_size = sym->size;
+    switch ((enum kld_symbol_kind)sym->kind) {
+    case KLD_SYM_DEFINED:
+        if (plt && sym->type == KLD_TYPE_IFUNC) {
+            out->st_value = elf_symbol_address(w->ctx, sym);
+            set_place(w, out, plt_section(w->ctx, sym));
+        } else {
+            set_definition(w, out, sym);
+        }
+        break;
+    case KLD_SYM_ABSOLUTE:
+        out->st_value = sym->value;
+        out->st_shndx = SHN_ABS;
+        break;
+    case KLD_SYM_COMMON:
+        out->st_value = sym->value;
+        out->st_shndx = SHN_COMMON;
+        break;
+    case KLD_SYM_IMPORTED:
+    case KLD_SYM_UNDEFINED:
+        out->st_value = plt ? elf_symbol_address(w->ctx, sym) : 0;
+        out->st_size = 0;
+        out->st_shndx = SHN_UNDEF;
+        break;
+    }
+}
+
+static void put_global(struct walk *w, kld_symid id, struct kld_str name)
+{
+    elf_sym *out, scratch;
+    const struct kld_symbol *sym = &w->ctx->symbols[id];
+    if (w->global_numbers)
+        w->global_numbers[id] = w->first + w->count;
+    if (put(w, name, &out, &scratch)) {
+        unsigned bind = symbol_bind(w->table, sym);
+        out->st_info = (unsigned char)ELF64_ST_INFO(bind, symbol_type(sym));
+        /* As GNU ld: a symbol that has become local has nothing to hide. */
+        out->st_other =
+            bind == STB_LOCAL
+                ? STV_DEFAULT
+                : atomic_load_explicit(&sym->visibility, memory_order_relaxed);
+        set_value(w, out, sym);
+    }
+    w->count++;
+}
+
+static void walk_own_globals(struct walk *w, const struct part *part, bool has_file)
+{
+    const struct elf_object *obj = part->obj;
+    for (uint32_t i = 0; i < obj->base.nglobals; i++) {
+        struct kld_symbol *sym = defined_by(w, obj, i);
+        if (!sym || becomes_local(w->table, sym) != part->local)
+            continue;
+        struct kld_str name =
+            kld_str((const char *)obj->strtab.ptr + obj->syms[obj->first_global + i].st_name);
+        if (!is_kept_global(w, obj->base.ids[i], name))
+            continue;
+        if (part->local && !has_file)
+            put_file_name(w, file_name(&obj->base));
+        has_file = true;
+        put_global(w, obj->base.ids[i], name);
+    }
+}
+
+/* ---- symbols that no object defines ---- */
+
+static bool is_rest(const struct table *t, const struct kld_symbol *sym)
+{
+    if (!sym->name)
+        return false;
+    switch ((enum kld_symbol_kind)sym->kind) {
+    case KLD_SYM_UNDEFINED:
+        if (!t->keeps_relocs && !kld_symbol_has(sym, KLD_SYM_REF_STRONG) &&
+            atomic_load_explicit(&sym->visibility, memory_order_relaxed) != KLD_VISIBILITY_DEFAULT)
+            return false; /* zero for good */
+        return kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
+    case KLD_SYM_IMPORTED:
+        return kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
+    case KLD_SYM_DEFINED:
+    case KLD_SYM_ABSOLUTE:
+    case KLD_SYM_COMMON:
+        return sym->synthetic || !sym->file || sym->file->kind != KLD_FILE_OBJECT;
+    }
+    return false;
+}
+
+/* foo@V: what a shared library provides is named with its version. */
+static struct kld_str versioned_name(const struct kld_symbol *sym, char *buffer, size_t size)
+{
+    struct kld_str name = kld_symbol_name(sym);
+    if (!sym->file || sym->file->kind != KLD_FILE_SHARED || sym->version < 2 ||
+        memchr(name.ptr, '@', name.len))
+        return name;
+    const struct elf_shared *lib = elf_shared(sym->file);
+    struct kld_str version =
+        sym->version < lib->nversions ? lib->versions[sym->version] : (struct kld_str){0};
+    if (!version.len || name.len + version.len + 1 > size)
+        return name;
+    memcpy(buffer, name.ptr, name.len);
+    buffer[name.len] = '@';
+    memcpy(buffer + name.len + 1, version.ptr, version.len);
+    return (struct kld_str){buffer, name.len + 1 + version.len};
+}
+
+static void walk_rest(struct walk *w, bool local)
+{
+    char buffer[4096];
+    bool has_file = !local || w->table->discard == KLD_DISCARD_ALL;
+    for (uint32_t i = 0; i < w->table->nrest; i++) {
+        kld_symid id = w->table->rest[i];
+        const struct kld_symbol *sym = &w->ctx->symbols[id];
+        if (becomes_local(w->table, sym) != local || !is_kept_global(w, id, kld_symbol_name(sym)))
+            continue;
+        if (!has_file)
+            put_file_name(w, (struct kld_str){0}); /* of no file */
+        has_file = true;
+        put_global(w, id, versioned_name(sym, buffer, sizeof(buffer)));
+    }
+}
+
+static void walk_sections(struct walk *w)
+{
+    elf_sym *out, scratch;
+    for (uint32_t i = 0; i < w->table->nsections; i++) {
+        if (put(w, (struct kld_str){0}, &out, &scratch)) {
+            out->st_info = ELF64_ST_INFO(STB_LOCAL, STT_SECTION);
+            out->st_value = w->table->sections[i]->addr;
+            set_place(w, out, w->table->sections[i]);
+        }
+        w->count++;
+    }
+}
+
+/* ---- walking ---- */
+
+static void walk_part(struct walk *w, const struct part *part)
+{
+    if (part->sections)
+        walk_sections(w);
+    else if (!part->obj)
+        walk_rest(w, part->local);
+    else
+        walk_own_globals(w, part, part->local ? walk_own_locals(w, part) : true);
+}
+
+static struct walk walk_of(struct kld_session *ctx, const struct kld_atom *atom)
+{
+    const struct part *part = atom->extra;
+    return (struct walk){.ctx = ctx,
+                         .table = get_table(ctx),
+                         .first = part->first,
+                         .names_at = part->names};
+}
+
+static void write_symbols(struct kld_session *ctx, struct kld_worker *worker,
+                          const struct kld_atom *atom, uint8_t *out)
+{
+    (void)worker;
+    struct walk w = walk_of(ctx, atom);
+    w.syms = (elf_sym *)out;
+    walk_part(&w, atom->extra);
+}
+
+static void write_indices(struct kld_session *ctx, struct kld_worker *worker,
+                          const struct kld_atom *atom, uint8_t *out)
+{
+    (void)worker;
+    struct walk w = walk_of(ctx, atom);
+    w.indices = (elf_word *)out;
+    walk_part(&w, atom->extra);
+}
+
+static void write_names(struct kld_session *ctx, struct kld_worker *worker,
+                        const struct kld_atom *atom, uint8_t *out)
+{
+    (void)worker;
+    struct walk w = walk_of(ctx, atom);
+    w.names = (char *)out;
+    walk_part(&w, atom->extra);
+}
+
+/* ---- numbers, for relocations ---- */
+
+uint32_t elf_symtab_number(const struct kld_session *ctx, uint32_t f, uint32_t i)
+{
+    const struct table *t = get_table(ctx);
+    const struct elf_object *obj = elf_object(ctx->files[f]);
+    if (!t)
+        return 0;
+    return i < obj->first_global ? t->local_numbers[f][i]
+                                 : t->global_numbers[obj->base.ids[i - obj->first_global]];
+}
+
+uint32_t elf_symtab_section(const struct kld_session *ctx, const struct kld_section *section)
+{
+    const struct table *t = get_table(ctx);
+    return t && section->id < t->nsection_ids ? t->section_numbers[section->id] : 0;
+}
+
+static void number_part(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+{
+    (void)worker;
+    struct table *t = arg;
+    const struct part *part = &t->parts[i];
+    struct walk w = {.ctx = ctx, .table = t, .first = part->first};
+    w.global_numbers = t->global_numbers;
+    if (part->obj && part->local)
+        w.local_numbers = t->local_numbers[part->file];
+    walk_part(&w, part);
+}
+
+static void mark_needed(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t f)
+{
+    struct table *t = arg;
+    struct elf_object *obj = elf_object(ctx->files[f]);
+    if (obj->base.kind != KLD_FILE_OBJECT)
+        return;
+    t->needed[f] = KLD_NEW_ARRAY(&worker->arena, uint64_t, obj->first_global / 64 + 1);
+    t->local_numbers[f] = KLD_NEW_ARRAY(&worker->arena, uint32_t, obj->first_global);
+    elf_relocatable_needs(ctx, obj, t->needed[f], t->needed_globals);
+}
+
+/* A symbol for each output section that holds something from an input, in input order. */
+static void number_sections(struct kld_session *ctx, struct table *t)
+{
+    t->nsection_ids = (uint32_t)ctx->sections.len;
+    t->section_numbers = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->sections.len);
+    t->sections = KLD_NEW_ARRAY(&ctx->arena, struct kld_section *, ctx->sections.len);
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        const struct kld_file *file = ctx->files[f];
+        for (uint32_t i = 0; i < file->natoms; i++) {
+            const struct kld_atom *atom = kept_atom(ctx, &file->atoms[i]);
+            if (!atom || (!atom->size && !t->relocatable))
+                continue;
+            struct kld_section *section = section_of(ctx, atom);
+            if (t->section_numbers[section->id])
+                continue;
+            t->sections[t->nsections] = section;
+            t->section_numbers[section->id] = ++t->nsections;
+        }
+    }
+}
+
+static void prepare_relocs(struct kld_session *ctx, struct table *t)
+{
+    t->global_numbers = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->nsymbols);
+    t->needed_globals = KLD_NEW_ARRAY(&ctx->arena, _Atomic uint8_t, ctx->nsymbols);
+    t->needed = KLD_NEW_ARRAY(&ctx->arena, uint64_t *, ctx->nfiles);
+    t->local_numbers = KLD_NEW_ARRAY(&ctx->arena, uint32_t *, ctx->nfiles);
+    kld_parallel_for(ctx, ctx->nfiles, 4, mark_needed, t);
+    number_sections(ctx, t);
+}
+
+/* ---- the list of symbols that no object defines ---- */
+
+struct rest_blocks {
+    struct table *table;
+    uint32_t *starts; /* by block: how many, then where they go */
+};
+
+static void count_rest(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t block)
+{
+    (void)worker;
+    struct rest_blocks *r = arg;
+    kld_symid end = (kld_symid)KLD_MIN((block + 1) * ELF_SYMBOL_BLOCK, ctx->nsymbols);
+    uint32_t n = r->starts[block];
+    for (kld_symid id = (kld_symid)(block * ELF_SYMBOL_BLOCK); id < end; id++) {
+        if (!is_rest(r->table, &ctx->symbols[id]))
+            continue;
+        if (r->table->rest)
+            r->table->rest[n] = id;
+        n++;
+    }
+    r->starts[block] = n;
+}
+
+static void list_rest(struct kld_session *ctx, struct table *t)
+{
+    size_t blocks = (ctx->nsymbols + ELF_SYMBOL_BLOCK - 1) / ELF_SYMBOL_BLOCK;
+    struct rest_blocks r = {t, KLD_NEW_ARRAY(&ctx->arena, uint32_t, blocks)};
+    kld_parallel_for(ctx, blocks, 4, count_rest, &r);
+    for (size_t b = 0; b < blocks; b++) {
+        uint32_t n = r.starts[b];
+        r.starts[b] = t->nrest;
+        t->nrest += n;
+    }
+    t->rest = KLD_NEW_ARRAY(&ctx->arena, kld_symid, t->nrest);
+    kld_parallel_for(ctx, blocks, 4, count_rest, &r);
+}
+
+/* ---- sizes ---- */
+
+static void count_part(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+{
+    (void)worker;
+    struct table *t = arg;
+    struct walk w = {.ctx = ctx, .table = t};
+    walk_part(&w, &t->parts[i]);
+    t->parts[i].count = w.count;
+    t->parts[i].size = w.size;
+}
+
+static void list_parts(struct kld_session *ctx, struct table *t)
+{
+    t->parts = KLD_NEW_ARRAY(&ctx->arena, struct part, 2 * (size_t)ctx->nfiles + 3);
+    if (t->keeps_relocs)
+        t->parts[t->nparts++] = (struct part){.local = true, .sections = true};
+    for (int globals = 0; globals < 2; globals++) {
+        for (uint32_t f = 0; f < ctx->nfiles; f++) {
+            struct elf_object *obj = elf_object(ctx->files[f]);
+            if (obj->base.kind == KLD_FILE_OBJECT)
+                t->parts[t->nparts++] = (struct part){.obj = obj, .local = !globals, .file = f};
+        }
+        t->parts[t->nparts++] = (struct part){.local = !globals};
+    }
+}
+
+/* Numbers and offsets of the parts; returns the number of the first global symbol. */
+static uint32_t sum_parts(struct table *t)
+{
+    uint64_t first_global = 0;
+    t->nsymbols = 1;
+    t->strtab_size = 1;
+    for (uint32_t i = 0; i < t->nparts; i++) {
+        struct part *part = &t->parts[i];
+        if (!part->local && !first_global)
+            first_global = t->nsymbols;
+        part->first = (uint32_t)t->nsymbols;
+        part->names = t->strtab_size;
+        t->nsymbols += part->count;
+        t->strtab_size += part->size;
+    }
+    return (uint32_t)first_global;
+}
+
+/* ---- --retain-symbols-file ---- */
+
+static bool is_space(uint8_t c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static void read_retained(struct kld_session *ctx, struct table *t)
+{
+    const char *path = ctx->options.retain_symbols_file;
+    struct kld_bytes bytes;
+    KLD_VEC(struct kld_str) names = {0};
+    if (!path)
+        return;
+    t->retains = true;
+    if (!kld_io_open(ctx, path, &bytes)) {
+        kld_error(ctx, "cannot-open", &(struct kld_where){.path = path}, "cannot open the file");
+        return;
+    }
+    for (size_t at = 0; at < bytes.len;) {
+        size_t start = at;
+        while (at < bytes.len && !is_space(bytes.ptr[at]))
+            at++;
+        if (at > start)
+            *kld_vec_push(&ctx->arena, &names) =
+                (struct kld_str){(const char *)bytes.ptr + start, at - start};
+        else
+            at++;
+    }
+    t->retained = names.data;
+    t->nretained = names.len;
+    if (names.len)
+        qsort(names.data, names.len, sizeof(*names.data), compare_names);
+}
+
+/* ---- the atoms ---- */
+
+typedef void generate_fn(struct kld_session *ctx, struct kld_worker *worker,
+                         const struct kld_atom *atom, uint8_t *out);
+
+/* One table: its atom for the entry 0, then one for each part. */
+static struct kld_section *make_table(struct kld_session *ctx, struct table *t,
+                                      enum elf_synth which, const char *name, uint32_t type,
+                                      uint32_t entsize, generate_fn *generate)
+{
+    uint8_t p2align = type == SHT_STRTAB ? 0 : entsize == 4 ? 2 : 3;
+    struct kld_atom *first =
+        elf_make(ctx, which, name, type, 0, type == SHT_STRTAB ? 0 : entsize, p2align, entsize);
+    struct kld_section *section = ctx->sections.data[first->section];
+    for (uint32_t i = 0; i < t->nparts; i++) {
+        struct part *part = &t->parts[i];
+        uint64_t size = type == SHT_STRTAB ? part->size : (uint64_t)part->count * entsize;
+        if (!size)
+            continue;
+        struct kld_atom *atom = kld_atom_new(ctx, section, 0, p2align, size);
+        atom->kind = KLD_ATOM_GENERATED;
+        atom->generate = generate;
+        atom->extra = part;
+    }
+    return section;
+}
+
+static void make_tables(struct kld_session *ctx, struct table *t)
+{
+    struct kld_section *symtab = make_table(ctx, t, ELF_SYMTAB, ".symtab", SHT_SYMTAB,
+                                            sizeof(Elf64_Sym), write_symbols);
+    elf_state(ctx)->synth[ELF_SYMTAB]->extra = t;
+    struct kld_section *strtab =
+        make_table(ctx, t, ELF_STRTAB, ".strtab", SHT_STRTAB, 1, write_names);
+    symtab->link = strtab;
+    /* More sections may follow, but not many. */
+    if (ctx->sections.len + 64 >= SHN_LORESERVE)
+        make_table(ctx, t, ELF_SYMTAB_SHNDX, ".symtab_shndx", SHT_SYMTAB_SHNDX, 4, write_indices)
+            ->link = symtab;
+}
+
+void elf_symtab_synth(struct kld_session *ctx)
+{
+    struct table *t = KLD_NEW(&ctx->arena, struct table);
+    t->relocatable = elf_state(ctx)->is_relocatable;
+    t->keeps_relocs = elf_keeps_relocs(ctx);
+    t->discard = (enum kld_discard)ctx->options.discard;
+    if (ctx->options.strip == KLD_STRIP_ALL) {
+        if (!t->keeps_relocs)
+            return;
+        t->discard = KLD_DISCARD_ALL; /* relocations need a symbol table */
+    }
+    read_retained(ctx, t);
+    if (t->keeps_relocs)
+        prepare_relocs(ctx, t);
+    list_rest(ctx, t);
+    list_parts(ctx, t);
+    kld_parallel_for(ctx, t->nparts, 4, count_part, t);
+    uint32_t first_global = sum_parts(t);
+    if (t->nsymbols > UINT32_MAX || t->strtab_size > UINT32_MAX) {
+        kld_error(ctx, "too-large", NULL, "the symbol table is too large: %llu symbols with %llu "
+                  "bytes of names", (unsigned long long)t->nsymbols,
+                  (unsigned long long)t->strtab_size);
+        return;
+    }
+    make_tables(ctx, t);
+    ctx->sections.data[elf_state(ctx)->synth[ELF_SYMTAB]->section]->info = first_global;
+    if (t->keeps_relocs)
+        kld_parallel_for(ctx, t->nparts, 4, number_part, t);
+}

@@ -1,0 +1,21 @@
+/* elf_symtab.h - numbers in the output's .symtab, for those who write relocations into files. */
+#ifndef KLD_ELF_SYMTAB_H
+#define KLD_ELF_SYMTAB_H
+
+#include "formats/elf/elf_tables.h"
+
+/* Whether the output holds relocations against .symtab: -r, --emit-relocs. Only then the numbers
+ * below exist, from elf_symtab_synth on. */
+static inline bool elf_keeps_relocs(const struct kld_session *ctx)
+{
+    return elf_state(ctx)->is_relocatable || ctx->options.emit_relocs;
+}
+
+/* Number of symbol i of ctx->files[f] in .symtab; 0 if it is not in there. Section symbols have
+ * no number of their own: elf_symtab_section. */
+uint32_t elf_symtab_number(const struct kld_session *ctx, uint32_t f, uint32_t i);
+
+/* Number of the section symbol of an output section, or 0. */
+uint32_t elf_symtab_section(const struct kld_session *ctx, const struct kld_section *section);
+
+#endif
