@@ -26,7 +26,7 @@ struct kld_where {
     uint32_t order;
 };
 
-/* The message is prefixed with the place: "path(member): section+0xoffset: text". `id` is the
+/* The message is prefixed with the place: "path(member):(section+0xoffset): text". `id` is the
  * stable id of the kind of message ("bad-relocation"). where may be NULL. */
 void kld_error(struct kld_session *ctx, const char *id, const struct kld_where *where,
                const char *format, ...) KLD_PRINTF(4, 5);
@@ -34,6 +34,13 @@ void kld_warning(struct kld_session *ctx, const char *id, const struct kld_where
                  const char *format, ...) KLD_PRINTF(4, 5);
 void kld_note(struct kld_session *ctx, const char *id, const struct kld_where *where,
               const char *format, ...) KLD_PRINTF(4, 5);
+
+/* A defect of kld: reported like an error; kld_link then returns KLD_INTERNAL. */
+void kld_internal_error(struct kld_session *ctx, const struct kld_where *where, const char *format,
+                        ...) KLD_PRINTF(3, 4);
+
+/* What an errno value means, in English. buffer is for those that have no name. */
+const char *kld_errno_text(int error, char *buffer, size_t size);
 
 /* "file F is broken": the usual case of kld_error with only a file for a place. */
 #define kld_bad_file(ctx, f, ...)                                                                  \

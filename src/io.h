@@ -4,6 +4,8 @@
 
 #include "src/bytes.h"
 
+void kld_io_init(struct kld_session *ctx);
+
 /* Maps the file at path for reading, through the host if it wants to. The bytes stay until the
  * session ends. On failure false with errno set; nothing is reported. */
 bool kld_io_open(struct kld_session *ctx, const char *path, struct kld_bytes *bytes);
@@ -13,11 +15,13 @@ bool kld_io_exists(struct kld_session *ctx, const char *path);
 
 /* The output being written. */
 struct kld_output {
-    int fd;           /* -1: in memory */
-    uint8_t *memory;  /* output-memory */
-    char *path;       /* final name */
-    char *temporary;  /* name while it is being written; NULL when written in place (/dev/null) */
+    int fd;          /* -1: in memory */
+    uint8_t *memory; /* output-memory */
+    char *path;      /* final name */
+    char *temporary; /* name while it is being written; NULL when written in place (/dev/null) */
     uint64_t size;
+    bool whole;          /* has no offsets (a pipe): kept in memory until commit */
+    _Atomic bool failed; /* an error was reported */
 };
 
 /* Opens a temporary file beside path with mode 0777 or 0666 less the umask (or memory, with

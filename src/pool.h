@@ -6,16 +6,17 @@
 
 #include "src/arena.h"
 
+struct kld_pool;
+
 /* What a thread owns. Worker 0 is the thread that called the library. */
 struct kld_worker {
     unsigned index;
+    struct kld_pool *pool;
     struct kld_arena arena; /* lives as long as the session */
     jmp_buf oom;
     uint8_t *buffer; /* scratch of the pass at hand; see kld_worker_buffer */
     size_t buffer_size;
 };
-
-struct kld_pool;
 
 typedef void kld_task(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t index);
 
@@ -32,8 +33,14 @@ uint8_t *kld_worker_buffer(struct kld_worker *worker, size_t size);
 unsigned kld_pool_size(const struct kld_session *ctx);
 struct kld_worker *kld_pool_worker(struct kld_session *ctx, unsigned index);
 
+/* The arena of the calling thread, for what any code may be called from (messages, files). */
+struct kld_arena *kld_pool_arena(struct kld_session *ctx);
+
+/* threads: 0 means one for each core that the process may use. */
 void kld_pool_init(struct kld_session *ctx, unsigned threads);
-/* Joins the threads and frees their arenas. */
+/* Ends the threads and returns the job tokens; what they have allocated stays. */
+void kld_pool_stop(struct kld_session *ctx);
+/* The same, and frees what the threads have allocated. */
 void kld_pool_free(struct kld_session *ctx);
 
 #endif

@@ -1,0 +1,114 @@
+/* link.c - the linker on one page: the passes, their order, and what holds after each. */
+#define _GNU_SOURCE
+#include "src/link.h"
+#include <time.h>
+#include "src/gc.h"
+#if __has_include("src/icf.h")
+#include "src/icf.h"
+#else
+static void kld_icf(struct kld_session *ctx)
+{
+    (void)ctx;
+}
+#endif
+#include "src/layout.h"
+#include "src/resolve.h"
+
+/* ---- passes that are no more than a call of the format ---- */
+
+static void scan_file(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+{
+    (void)arg;
+    ctx->format->scan(ctx, worker, ctx->files[i]);
+}
+
+static void scan(struct kld_session *ctx)
+{
+    kld_parallel_for(ctx, ctx->nfiles, 1, scan_file, NULL);
+}
+
+static void synth(struct kld_session *ctx)
+{
+    ctx->format->synth(ctx);
+}
+
+static void place(struct kld_session *ctx)
+{
+    ctx->format->place(ctx);
+}
+
+static void layout(struct kld_session *ctx)
+{
+    ctx->format->layout(ctx);
+}
+
+static void finish(struct kld_session *ctx)
+{
+    ctx->format->finish(ctx);
+}
+
+static void write_output(struct kld_session *ctx)
+{
+    if (kld_output_open(ctx, &ctx->output, ctx->options.output, ctx->file_size, ctx->executable))
+        kld_write(ctx);
+}
+
+/* The previous output stays in place until here: a link that fails leaves it as it was, as lld
+ * and mold do (GNU ld removes it). */
+static void commit(struct kld_session *ctx)
+{
+    kld_output_commit(ctx, &ctx->output);
+}
+
+/* ---- the list ---- */
+
+static double seconds(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Runs one pass and hands out what it had to say. False: there were errors, stop here. */
+static bool pass(struct kld_session *ctx, const char *name, void (*run)(struct kld_session *))
+{
+    double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    run(ctx);
+    struct kld_timing *timing = kld_vec_push(&ctx->arena, &ctx->timings);
+    timing->name = name;
+    timing->wall = seconds(CLOCK_MONOTONIC) - wall;
+    timing->cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    return kld_checkpoint(ctx);
+}
+
+bool kld_link_passes(struct kld_session *ctx)
+{
+    kld_pool_init(ctx, (unsigned)KLD_MIN(ctx->options.threads, UINT32_MAX));
+    kld_io_init(ctx);
+    return kld_checkpoint(ctx) && /* an option may have been wrong */
+
+           /* Every input that is part of the link is mapped and parsed; names have ids. */
+           pass(ctx, "load", kld_load) &&
+           /* Every symbol is bound to its definition; COMDAT groups are elected; atoms exist. */
+           pass(ctx, "resolve", kld_resolve) &&
+           /* atom.live is final, but for what folding takes away. */
+           pass(ctx, "gc", kld_gc) &&
+           /* Of atoms that mean the same one is left; the others point at it. */
+           pass(ctx, "icf", kld_icf) &&
+           /* Mergeable sections are pieces of generated atoms: the live set is final. */
+           pass(ctx, "merge", kld_merge) &&
+           /* Symbols carry what they need: GOT, PLT, copies, dynamic relocations. */
+           pass(ctx, "scan", scan) &&
+           /* Needs have become atoms; all of the format's tables are there: no new symbols. */
+           pass(ctx, "synth", synth) &&
+           /* Sections hold their atoms in order and are themselves in the order of the output. */
+           pass(ctx, "place", place) &&
+           /* Every section, atom and symbol has its address; the file has its size. */
+           pass(ctx, "layout", layout) &&
+           /* The tables that are made of addresses have their contents. */
+           pass(ctx, "finish", finish) &&
+           /* All bytes are in the output, relocated, with the build id of what they are. */
+           pass(ctx, "write", write_output) &&
+           /* The output has its name. */
+           pass(ctx, "commit", commit);
+}
