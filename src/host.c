@@ -17,6 +17,8 @@ kld_status kld_report(kld_session *session, kld_severity severity, const char *i
 {
     if (!session || !id || !text)
         return KLD_MISUSE;
+    if (session->no_memory)
+        return KLD_NO_MEMORY;
     /* A callback may call this in the middle of kld_link, whose recovery point has to stay. */
     jmp_buf outer;
     memcpy(&outer, &session->oom, sizeof(outer));
@@ -24,6 +26,8 @@ kld_status kld_report(kld_session *session, kld_severity severity, const char *i
     if (!setjmp(session->oom)) {
         report(session, severity, id, text);
         status = KLD_OK;
+    } else {
+        session->no_memory = true;
     }
     memcpy(&session->oom, &outer, sizeof(outer));
     return status;
