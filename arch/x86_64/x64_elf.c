@@ -1,0 +1,265 @@
+/* x64_elf.c - x86-64 ELF: relocation types, and what generic code asks of the CPU.
+ *
+ * System V ABI, AMD64 Architecture Processor Supplement, 1.0: table 4.9 lists the relocations.
+ * The loops over them are in x64_scan_elf.c and x64_apply_elf.c. */
+#include "arch/x86_64/x64_elf.h"
+#include "arch/x86_64/x64_plt.h"
+
+#define ROW(number, name, width, pc_relative, address_taken)                                       \
+    [number] = {name, width, pc_relative, address_taken}
+
+/* address_taken: PC32 and GOTPCRELX are also those of branches, but of lea and mov as well.
+ * TLSDESC_CALL writes nothing of its own; two bytes are the instruction that it marks. */
+const struct elf_reloc_info x64_info[X64_NINFO] = {
+    ROW(R_X86_64_NONE, "R_X86_64_NONE", 0, false, false),
+    ROW(R_X86_64_64, "R_X86_64_64", 8, false, true),
+    ROW(R_X86_64_PC32, "R_X86_64_PC32", 4, true, true),
+    ROW(R_X86_64_GOT32, "R_X86_64_GOT32", 4, false, true),
+    ROW(R_X86_64_PLT32, "R_X86_64_PLT32", 4, true, false),
+    ROW(R_X86_64_COPY, "R_X86_64_COPY", 0, false, false),
+    ROW(R_X86_64_GLOB_DAT, "R_X86_64_GLOB_DAT", 8, false, false),
+    ROW(R_X86_64_JUMP_SLOT, "R_X86_64_JUMP_SLOT", 8, false, false),
+    ROW(R_X86_64_RELATIVE, "R_X86_64_RELATIVE", 8, false, false),
+    ROW(R_X86_64_GOTPCREL, "R_X86_64_GOTPCREL", 4, true, true),
+    ROW(R_X86_64_32, "R_X86_64_32", 4, false, true),
+    ROW(R_X86_64_32S, "R_X86_64_32S", 4, false, true),
+    ROW(R_X86_64_16, "R_X86_64_16", 2, false, true),
+    ROW(R_X86_64_PC16, "R_X86_64_PC16", 2, true, true),
+    ROW(R_X86_64_8, "R_X86_64_8", 1, false, true),
+    ROW(R_X86_64_PC8, "R_X86_64_PC8", 1, true, true),
+    ROW(R_X86_64_DTPMOD64, "R_X86_64_DTPMOD64", 8, false, false),
+    ROW(R_X86_64_DTPOFF64, "R_X86_64_DTPOFF64", 8, false, false),
+    ROW(R_X86_64_TPOFF64, "R_X86_64_TPOFF64", 8, false, false),
+    ROW(R_X86_64_TLSGD, "R_X86_64_TLSGD", 4, true, false),
+    ROW(R_X86_64_TLSLD, "R_X86_64_TLSLD", 4, true, false),
+    ROW(R_X86_64_DTPOFF32, "R_X86_64_DTPOFF32", 4, false, false),
+    ROW(R_X86_64_GOTTPOFF, "R_X86_64_GOTTPOFF", 4, true, false),
+    ROW(R_X86_64_TPOFF32, "R_X86_64_TPOFF32", 4, false, false),
+    ROW(R_X86_64_PC64, "R_X86_64_PC64", 8, true, true),
+    ROW(R_X86_64_GOTOFF64, "R_X86_64_GOTOFF64", 8, false, true),
+    ROW(R_X86_64_GOTPC32, "R_X86_64_GOTPC32", 4, true, false),
+    ROW(R_X86_64_GOT64, "R_X86_64_GOT64", 8, false, true),
+    ROW(R_X86_64_GOTPCREL64, "R_X86_64_GOTPCREL64", 8, true, true),
+    ROW(R_X86_64_GOTPC64, "R_X86_64_GOTPC64", 8, true, false),
+    ROW(R_X86_64_GOTPLT64, "R_X86_64_GOTPLT64", 8, false, true),
+    ROW(R_X86_64_PLTOFF64, "R_X86_64_PLTOFF64", 8, false, false),
+    ROW(R_X86_64_SIZE32, "R_X86_64_SIZE32", 4, false, false),
+    ROW(R_X86_64_SIZE64, "R_X86_64_SIZE64", 8, false, false),
+    ROW(R_X86_64_GOTPC32_TLSDESC, "R_X86_64_GOTPC32_TLSDESC", 4, true, false),
+    ROW(R_X86_64_TLSDESC_CALL, "R_X86_64_TLSDESC_CALL", 2, false, false),
+    ROW(R_X86_64_TLSDESC, "R_X86_64_TLSDESC", 0, false, false),
+    ROW(R_X86_64_IRELATIVE, "R_X86_64_IRELATIVE", 8, false, false),
+    ROW(R_X86_64_RELATIVE64, "R_X86_64_RELATIVE64", 8, false, false),
+    ROW(X64_R_PC32_BND, "R_X86_64_PC32_BND", 4, true, true),
+    ROW(X64_R_PLT32_BND, "R_X86_64_PLT32_BND", 4, true, false),
+    ROW(R_X86_64_GOTPCRELX, "R_X86_64_GOTPCRELX", 4, true, true),
+    ROW(R_X86_64_REX_GOTPCRELX, "R_X86_64_REX_GOTPCRELX", 4, true, true),
+};
+
+/* ---- messages ---- */
+
+const char *x64_type_name(uint32_t type)
+{
+    return type < X64_NINFO && x64_info[type].name ? x64_info[type].name : "unknown relocation";
+}
+
+struct kld_str x64_symbol_name(const struct kld_session *ctx, const struct elf_object *obj,
+                               uint32_t r_sym)
+{
+    if (r_sym >= obj->first_global)
+        return kld_symbol_name(elf_global(ctx, obj, r_sym));
+    const elf_sym *sym = &obj->syms[r_sym];
+    struct kld_str name;
+    if (sym->st_name && kld_bytes_string(obj->strtab, sym->st_name, &name))
+        return name;
+    return elf_section_name(obj, elf_sym_section(obj, r_sym));
+}
+
+bool x64_is_valid(struct kld_session *ctx, const struct elf_object *obj,
+                  const struct kld_atom *atom, const elf_rela *rel)
+{
+    uint32_t type = ELF64_R_TYPE(rel->r_info), r_sym = ELF64_R_SYM(rel->r_info);
+    struct kld_where where = elf_where(atom, rel->r_offset);
+    if (type >= X64_NINFO || !x64_info[type].name)
+        kld_error(ctx, "bad-relocation", &where, "unknown relocation (%u)", type);
+    else if (r_sym >= obj->nsyms)
+        kld_error(ctx, "bad-relocation", &where, "%s: symbol index %u out of range (table has %u)",
+                  x64_info[type].name, r_sym, obj->nsyms);
+    else if (!kld_in_bounds(rel->r_offset, x64_info[type].width, atom->size))
+        kld_error(ctx, "bad-relocation", &where, "%s: outside of the section (%llu bytes)",
+                  x64_info[type].name, (unsigned long long)atom->size);
+    else
+        return true;
+    return false;
+}
+
+/* ---- decisions ---- */
+
+/* Whether the symbol's value is a constant known already, of 31 bits. */
+static bool is_small_constant(const struct kld_session *ctx, const struct elf_object *obj,
+                              uint32_t r_sym)
+{
+    if (r_sym < obj->first_global)
+        return obj->syms[r_sym].st_value <= INT32_MAX;
+    const struct kld_symbol *sym = elf_global(ctx, obj, r_sym);
+    if (sym->kind == KLD_SYM_UNDEFINED)
+        return true;
+    /* Those of the linker and of --defsym get theirs later. */
+    return sym->file && sym->file->kind == KLD_FILE_OBJECT && sym->value <= INT32_MAX;
+}
+
+enum x64_load x64_load(const struct kld_session *ctx, const struct elf_object *obj,
+                       const struct kld_atom *atom, const elf_rela *rel, enum x64_class class)
+{
+    const struct elf_link *elf = elf_state(ctx);
+    uint32_t r_sym = ELF64_R_SYM(rel->r_info);
+    if (!ctx->options.relax || elf->no_gotpcrelx || rel->r_addend != -4 ||
+        (class != X64_LOCAL && class != X64_CONSTANT) ||
+        ELF64_ST_TYPE(obj->syms[r_sym].st_info) == STT_SECTION)
+        return X64_LOAD_GOT;
+    struct kld_bytes data = {atom->data, atom->size};
+    bool rex = ELF64_R_TYPE(rel->r_info) == R_X86_64_REX_GOTPCRELX;
+    enum x64_got_use use = x64_got_use(data, rel->r_offset, rex);
+    if (class == X64_CONSTANT) /* out of reach of a distance, but good for an immediate */
+        return (use == X64_USE_MOV || use == X64_USE_BINOP) && is_small_constant(ctx, obj, r_sym)
+                   ? X64_LOAD_IMMEDIATE
+                   : X64_LOAD_GOT;
+    switch (use) {
+    case X64_USE_MOV: return X64_LOAD_LEA;
+    case X64_USE_CALL: return X64_LOAD_CALL;
+    case X64_USE_JMP: return X64_LOAD_JMP;
+    case X64_USE_BINOP: return elf->is_pic ? X64_LOAD_GOT : X64_LOAD_IMMEDIATE;
+    case X64_USE_OTHER: break;
+    }
+    return X64_LOAD_GOT;
+}
+
+/* Types that the relocation of each form of call may have. */
+static bool fits_call(enum x64_tls_call call, uint32_t type)
+{
+    switch (call) {
+    case X64_CALL_DIRECT: return type == R_X86_64_PLT32 || type == R_X86_64_PC32;
+    case X64_CALL_INDIRECT:
+        return type == R_X86_64_GOTPCRELX || type == R_X86_64_GOTPCREL ||
+               type == R_X86_64_REX_GOTPCRELX;
+    case X64_CALL_LARGE: return type == R_X86_64_PLTOFF64;
+    case X64_CALL_UNKNOWN: break;
+    }
+    return false;
+}
+
+enum x64_tls_call x64_tls_call(const struct kld_atom *atom, uint32_t edge, bool gd)
+{
+    const elf_rela *rel = (const elf_rela *)atom->edges + edge;
+    struct kld_bytes data = {atom->data, atom->size};
+    uint64_t second = 0;
+    enum x64_tls_call call =
+        gd ? x64_gd_call(data, rel->r_offset, &second) : x64_ld_call(data, rel->r_offset, &second);
+    if (edge + 1 >= atom->nedges || rel[1].r_offset != second ||
+        !fits_call(call, ELF64_R_TYPE(rel[1].r_info)))
+        return X64_CALL_UNKNOWN;
+    return call;
+}
+
+/* ---- thread-local storage: variant II, blocks end at the thread pointer ---- */
+
+int64_t x64_tp_offset(const struct kld_session *ctx, uint64_t address)
+{
+    const struct elf_link *elf = elf_state(ctx);
+    return (int64_t)(address - kld_align_up(elf->tls_end, elf->tls_align));
+}
+
+int64_t x64_dtp_offset(const struct kld_session *ctx, uint64_t address)
+{
+    return (int64_t)(address - elf_state(ctx)->tls_start);
+}
+
+/* ---- single relocations ---- */
+
+static bool apply_one(uint32_t type, uint8_t *out, uint64_t place, uint64_t value, int64_t addend)
+{
+    uint64_t x = value + (uint64_t)addend;
+    switch (type) {
+    case R_X86_64_NONE: return true;
+    case R_X86_64_64: kld_put64(out, x); return true;
+    case R_X86_64_PC64: kld_put64(out, x - place); return true;
+    case R_X86_64_32: kld_put32(out, (uint32_t)x); return x <= UINT32_MAX;
+    case R_X86_64_32S: kld_put32(out, (uint32_t)x); return (int64_t)x == (int32_t)x;
+    case R_X86_64_PC32:
+    case R_X86_64_PLT32:
+        x -= place;
+        kld_put32(out, (uint32_t)x);
+        return (int64_t)x == (int32_t)x;
+    default: return false;
+    }
+}
+
+/* ---- PLT ---- */
+
+static void write_plt_header(struct kld_session *ctx, uint8_t *out)
+{
+    const struct elf_link *elf = elf_state(ctx);
+    x64_plt_header(out, elf->plt_addr, elf->got_plt_addr);
+}
+
+static void write_plt_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot,
+                            uint32_t n)
+{
+    const struct elf_link *elf = elf_state(ctx);
+    if (ctx->options.z_ibtplt)
+        x64_plt_lazy_ibt(out, at, n, elf->plt_addr);
+    else if (!elf->plt.len) /* ifuncs alone, and no header */
+        x64_plt_bound(out, at, slot);
+    else
+        x64_plt_lazy(out, at, slot, n, elf->plt_addr);
+}
+
+static void write_plt_got_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot)
+{
+    (void)ctx;
+    x64_plt_short(out, at, slot);
+}
+
+static void write_plt_sec_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot)
+{
+    (void)ctx;
+    x64_plt_ibt(out, at, slot);
+}
+
+static uint64_t lazy_target(uint64_t plt_entry)
+{
+    return plt_entry + X64_PLT_PUSH;
+}
+
+const struct elf_arch_ops x64_elf = {
+    .machine = EM_X86_64,
+    .r_none = R_X86_64_NONE,
+    .r_abs = R_X86_64_64,
+    .r_relative = R_X86_64_RELATIVE,
+    .r_irelative = R_X86_64_IRELATIVE,
+    .r_glob_dat = R_X86_64_GLOB_DAT,
+    .r_jump_slot = R_X86_64_JUMP_SLOT,
+    .r_copy = R_X86_64_COPY,
+    .r_dtpmod = R_X86_64_DTPMOD64,
+    .r_dtpoff = R_X86_64_DTPOFF64,
+    .r_tpoff = R_X86_64_TPOFF64,
+    .r_tlsdesc = R_X86_64_TLSDESC,
+    .info = x64_info,
+    .ninfo = X64_NINFO,
+    .scan = x64_scan,
+    .apply = x64_apply,
+    .apply_debug = x64_apply_debug,
+    .apply_one = apply_one,
+    .plt_header_size = X64_PLT_HEADER_SIZE,
+    .plt_entry_size = X64_PLT_ENTRY_SIZE,
+    .plt_got_entry_size = X64_PLT_GOT_ENTRY_SIZE,
+    .plt_entry_size_ibt = X64_PLT_ENTRY_SIZE,
+    .write_plt_header = write_plt_header,
+    .write_plt_entry = write_plt_entry,
+    .write_plt_got_entry = write_plt_got_entry,
+    .write_plt_sec_entry = write_plt_sec_entry,
+    .got_plt_reserved = 3,
+    .lazy_target = lazy_target,
+    .tp_offset = x64_tp_offset,
+    .dtp_offset = x64_dtp_offset,
+};
