@@ -435,8 +435,7 @@ static bool take_special(struct kld_session *ctx, struct elf_object *obj, uint32
 {
     const elf_shdr *sh = &obj->shdrs[i];
     if (sh->sh_flags & SHF_ALLOC) {
-        if (sh->sh_type == SHT_NOTE && kld_str_is(name, ".note.gnu.property") &&
-            !elf_state(ctx)->is_relocatable) {
+        if (sh->sh_type == SHT_NOTE && kld_str_is(name, ".note.gnu.property")) {
             obj->property_section = i;
             return true;
         }
