@@ -47,7 +47,8 @@ def test_push_state_saves_whole_archive(t):
 # -- values reach their place ------------------------------------------------------------------------
 
 @pytest.mark.parametrize('words', [['-h', 'lib.so.1'], ['-hlib.so.1'], ['-soname', 'lib.so.1'],
-                                   ['-soname=lib.so.1'], ['--soname', 'lib.so.1'], ['--soname=lib.so.1']])
+                                   ['-soname=lib.so.1'], ['--soname', 'lib.so.1'],
+                                   ['--soname=lib.so.1']])
 def test_soname(t, words):
     t.ld('lib.so', '-shared', *words, t.asm('a.o', '.globl f\nf: ret\n'))
     assert t.elf('lib.so').soname == 'lib.so.1'
@@ -58,8 +59,8 @@ def test_output_joined(t):
     assert not t.exists('joined')
 
 
-@pytest.mark.parametrize('words', [['-L', '.', '-l', 'pair'], ['-L.', '-lpair'], ['-L.', '-l:libpair.so'],
-                                   ['--library-path=.', '--library=pair'],
+@pytest.mark.parametrize('words', [['-L', '.', '-l', 'pair'], ['-L.', '-lpair'],
+                                   ['-L.', '-l:libpair.so'], ['--library-path=.', '--library=pair'],
                                    ['--library-path', '.', '--library', 'pair']])
 def test_library(t, words):
     main = two_libraries(t)

@@ -202,7 +202,8 @@ def test_unsupported_options_are_named():
             assert done.stderr.count('\n') == 1, done.stderr
 
 
-@pytest.mark.parametrize('word', ['--frobnicate', '-frobnicate-', '--frobnicate=1', '-j', '-nostartfiles'])
+@pytest.mark.parametrize('word', ['--frobnicate', '-frobnicate-', '--frobnicate=1', '-j',
+                                  '-nostartfiles'])
 def test_unknown_option(word):
     said = kld(word, '-v', status=1).stderr
     if word.startswith('-f') and word[1] != '-':     # -f LIBRARY
@@ -231,8 +232,8 @@ def test_value_for_an_option_without(word):
     assert f"error: option '{name}' takes no value" in kld(word, status=1).stderr
 
 
-@pytest.mark.parametrize('words', [['--whole'], ['--no-whole'], ['-no-whole'], ['--sona=x'], ['--sona', 'x'],
-                                   ['--export-dynamic-symbol-l', 'x']])
+@pytest.mark.parametrize('words', [['--whole'], ['--no-whole'], ['-no-whole'], ['--sona=x'],
+                                   ['--sona', 'x'], ['--export-dynamic-symbol-l', 'x']])
 def test_abbreviations(words):
     kld(*words, '-v')
 
@@ -416,8 +417,9 @@ def test_names_of_gnu_ld(tmp_path, name):
     assert done.returncode == 0 and done.stdout.startswith('GNU ld')
 
 
-@pytest.mark.parametrize('name, flavour', [('ld64.kld', 'darwin'), ('ld64', 'darwin'), ('ld64.lld', 'darwin'),
-                                           ('kld-link', 'link'), ('lld-link', 'link'), ('link.exe', 'link')])
+@pytest.mark.parametrize('name, flavour', [('ld64.kld', 'darwin'), ('ld64', 'darwin'),
+                                           ('ld64.lld', 'darwin'), ('kld-link', 'link'),
+                                           ('lld-link', 'link'), ('link.exe', 'link')])
 def test_names_of_other_flavours(tmp_path, name, flavour):
     link = tmp_path / name
     link.symlink_to(os.path.abspath(KLD))
@@ -426,7 +428,8 @@ def test_names_of_other_flavours(tmp_path, name, flavour):
     assert f'the {flavour} flavour' in done.stderr and 'not built yet' in done.stderr
 
 
-@pytest.mark.parametrize('words', [['-flavor', 'gnu'], ['--flavor', 'gnu'], ['-flavor=gnu'], ['--flavor=ld']])
+@pytest.mark.parametrize('words', [['-flavor', 'gnu'], ['--flavor', 'gnu'], ['-flavor=gnu'],
+                                   ['--flavor=ld']])
 def test_flavour_option(tmp_path, words):
     link = tmp_path / 'ld64.kld'
     link.symlink_to(os.path.abspath(KLD))
