@@ -47,6 +47,7 @@ bool x64_is_valid(struct kld_session *ctx, const struct elf_object *obj,
 enum x64_class {
     X64_LOCAL,     /* in this output, moves with it */
     X64_IFUNC,     /* the same, but its address is what a resolver returns */
+    X64_THREAD,    /* in this output, thread-local; global names only */
     X64_DYNAMIC,   /* known at run time only */
     X64_CONSTANT,  /* an absolute value; 0 for what is undefined and weak */
     X64_UNDEFINED, /* an error */
@@ -57,8 +58,11 @@ static inline enum x64_class x64_classify_global(const struct kld_symbol *sym)
 {
     if (kld_unlikely(elf_is_dynamic_symbol(sym)))
         return X64_DYNAMIC;
-    if (kld_likely(sym->kind == KLD_SYM_DEFINED))
-        return kld_unlikely(sym->type == KLD_TYPE_IFUNC) ? X64_IFUNC : X64_LOCAL;
+    if (kld_likely(sym->kind == KLD_SYM_DEFINED)) {
+        if (kld_unlikely(sym->type == KLD_TYPE_IFUNC))
+            return X64_IFUNC;
+        return kld_unlikely(sym->type == KLD_TYPE_TLS) ? X64_THREAD : X64_LOCAL;
+    }
     return sym->kind == KLD_SYM_UNDEFINED && !sym->weak ? X64_UNDEFINED : X64_CONSTANT;
 }
 

@@ -106,9 +106,7 @@ static void need_address(const struct edge *e)
         return; /* undefined: 0 */
     bool function = sym->type == KLD_TYPE_FUNCTION || sym->type == KLD_TYPE_IFUNC ||
                     (sym->type == KLD_TYPE_NONE && !sym->size);
-    if (sym->type == KLD_TYPE_TLS)
-        reject(e, "is not an access to a thread-local symbol, which this is");
-    else if (function)
+    if (function)
         kld_symbol_flag(sym, KLD_SYM_NEED_CANONICAL_PLT);
     else if (e->ctx->options.z_copyreloc == KLD_NO)
         reject(e, "needs a copy relocation, which -z nocopyreloc forbids; recompile with -fPIE");
@@ -258,7 +256,7 @@ static void scan_tpoff(const struct edge *e)
     }
 }
 
-/* ---- the loop ---- */
+/* ---- all families ---- */
 
 /* Returns how many relocations were dealt with. */
 static uint32_t scan_edge(const struct edge *e)
@@ -303,6 +301,7 @@ static uint32_t scan_edge(const struct edge *e)
     case R_X86_64_TLSLD: return scan_tls_call(e, false);
     case R_X86_64_DTPOFF32:
     case R_X86_64_DTPOFF64:
+        /* gcc also writes x@dtpoff for debuggers, into sections that are not scanned */
         if (e->class == X64_DYNAMIC)
             reject(e, "is an offset in this module, but another one may define the variable");
         break;
@@ -319,7 +318,43 @@ static uint32_t scan_edge(const struct edge *e)
     return 1;
 }
 
-/* Reports targets that are not there. False: nothing more to say of this relocation. */
+/* ---- the target itself ---- */
+
+static bool is_tls_type(uint32_t type)
+{
+    switch (type) {
+    case R_X86_64_TLSGD:
+    case R_X86_64_DTPOFF32:
+    case R_X86_64_DTPOFF64:
+    case R_X86_64_GOTTPOFF:
+    case R_X86_64_TPOFF32:
+    case R_X86_64_TPOFF64:
+    case R_X86_64_GOTPC32_TLSDESC:
+    case R_X86_64_TLSDESC_CALL: return true;
+    default: return false;
+    }
+}
+
+/* Thread-local for one file, ordinary for the other: reported. */
+static bool is_tls_mismatch(const struct edge *e)
+{
+    if (e->r_sym < e->obj->first_global)
+        return false;
+    const struct kld_symbol *sym = elf_global(e->ctx, e->obj, e->r_sym);
+    bool access = is_tls_type(e->type), definition = sym->type == KLD_TYPE_TLS;
+    if (access == definition || sym->kind == KLD_SYM_UNDEFINED || e->type == R_X86_64_TLSLD ||
+        e->type == R_X86_64_SIZE32 || e->type == R_X86_64_SIZE64 ||
+        (access && sym->type == KLD_TYPE_NONE))
+        return false;
+    struct kld_where where = elf_where(e->atom, e->rel->r_offset);
+    kld_error(e->ctx, "tls-mismatch", &where,
+              "%s reference to '%.*s' (%s), which %s defines as %s symbol",
+              access ? "TLS" : "non-TLS", KLD_FMT(kld_symbol_name(sym)), x64_type_name(e->type),
+              sym->file ? sym->file->path : "the linker", definition ? "a TLS" : "an ordinary");
+    return true;
+}
+
+/* Reports targets that are not there or cannot be meant. False: nothing more to say of it. */
 static bool has_target(struct edge *e)
 {
     if (e->class == X64_DISCARDED) {
@@ -331,8 +366,10 @@ static bool has_target(struct edge *e)
         kld_undefined_reference(e->ctx, sym, e->atom, e->rel->r_offset);
         e->class = X64_CONSTANT;
     }
-    return true;
+    return !is_tls_mismatch(e);
 }
+
+/* ---- the loop ---- */
 
 #define BIT(type) (1ull << (type))
 
