@@ -13,6 +13,7 @@ static void kld_icf(struct kld_session *ctx)
 #endif
 #include "src/layout.h"
 #include "src/merge.h"
+#include "src/merge.h"
 #include "src/resolve.h"
 
 /* ---- passes that are no more than a call of the format ---- */

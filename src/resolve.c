@@ -130,7 +130,7 @@ static void report_duplicate(struct kld_session *ctx, struct kld_worker *w,
 {
     char *name = kld_arena_strndup(&w->arena, sym->name, sym->name_len);
     const char *shown =
-        ctx->options.demangle ? kld_demangle(&w->arena, kld_symbol_name(sym)) : name;
+        ctx->options.demangle ? kld_demangle_name(&w->arena, kld_symbol_name(sym)) : name;
     const struct kld_file *first = sym->file ? sym->file : file;
     struct kld_where where = {.file = file, .symbol = name};
     const char *open = first->member ? "(" : "", *close = first->member ? ")" : "";

@@ -47,11 +47,12 @@ static bool put_table(struct kld_session *ctx, enum elf_synth which, int64_t tag
     return true;
 }
 
-/* An array section like .init_array: its input atoms, not ours, make it up. */
+/* An array section like .init_array: its input atoms, not ours, make it up. Whether it is in the
+ * output is known after place; the first round counts it in any case. */
 static void put_array(struct kld_session *ctx, const char *name, int64_t tag, int64_t size_tag)
 {
     struct kld_section *s = kld_section_find(ctx, name);
-    if (!s || !(s->atoms.len || s->number))
+    if (!s || (ctx->order && !s->number))
         return;
     put(ctx, tag, s->addr);
     put(ctx, size_tag, s->size);

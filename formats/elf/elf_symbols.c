@@ -242,14 +242,15 @@ static bool binds_locally(const struct kld_session *ctx, const struct kld_symbol
     return false;
 }
 
-static void decide_definition(struct kld_session *ctx, struct kld_symbol *sym)
+static void decide_definition(struct kld_session *ctx, struct kld_worker *worker,
+                              struct kld_symbol *sym)
 {
     struct elf_link *elf = elf_state(ctx);
     unsigned vis = atomic_load_explicit(&sym->visibility, memory_order_relaxed);
     if (vis == KLD_VISIBILITY_HIDDEN || vis == KLD_VISIBILITY_INTERNAL || sym->forced_local ||
         sym->file->kind == KLD_FILE_SHARED)
         return;
-    bool listed = elf_in_dynamic_list(ctx, sym);
+    bool listed = elf_in_dynamic_list(ctx, worker, sym);
     if (!elf->is_shared && sym->synthetic && !kld_symbol_has(sym, KLD_SYM_REF_SHARED))
         return;
     sym->exported = elf->is_shared || ctx->options.export_dynamic || listed || sym->unique ||
@@ -282,7 +283,7 @@ static void decide_undefined(struct kld_session *ctx, struct kld_symbol *sym)
 
 static void decide(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
 {
-    (void)w, (void)arg;
+    (void)arg;
     kld_symid end = (kld_symid)KLD_MIN((block + 1) * ELF_SYMBOL_BLOCK, ctx->nsymbols);
     for (kld_symid id = (kld_symid)(block * ELF_SYMBOL_BLOCK); id < end; id++) {
         struct kld_symbol *sym = &ctx->symbols[id];
@@ -299,7 +300,7 @@ static void decide(struct kld_session *ctx, struct kld_worker *w, void *arg, siz
         if (!elf_state(ctx)->is_dynamic)
             continue;
         if (is_definition(sym))
-            decide_definition(ctx, sym);
+            decide_definition(ctx, w, sym);
         else if (sym->kind == KLD_SYM_IMPORTED)
             sym->imported = kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
         else

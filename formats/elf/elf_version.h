@@ -9,7 +9,8 @@
 void elf_versions_assign(struct kld_session *ctx);
 
 /* Whether --dynamic-list, --export-dynamic-symbol or one of their kin names the symbol. */
-bool elf_in_dynamic_list(struct kld_session *ctx, const struct kld_symbol *sym);
+bool elf_in_dynamic_list(struct kld_session *ctx, struct kld_worker *worker,
+                         const struct kld_symbol *sym);
 
 /* .gnu.version, .gnu.version_d, .gnu.version_r for elf_link.dynsyms. */
 void elf_versions_synth(struct kld_session *ctx);
