@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+"""Times linkers on link workloads, interleaved, and prints a table for each.
+
+    measure.py WORKLOAD... --linker NAME='COMMAND [OPTION...]' ... [-n 7] [--ref mold]
+               [--threads N] [--fork] [--keep] [--edit NAME] [--json FILE]
+
+A WORKLOAD is a response file that a make-* script has written. Each linker is started as
+`COMMAND @WORKLOAD -o OUT OPTION...` from the workload's folder (or from the one that its file `cwd`
+names), the output on the workload's file system. After a round that is not counted, which warms the
+page cache and whose outputs are checked with the workload's check.sh, each round runs every linker
+once, in an order of its own, since what ran before changes the state of the machine.
+
+  wall   ms from start to exit, the median; and the least
+  x ref  the median's ratio to that of --ref
+  all    ms until the last descendant is gone
+  cpu    ms, user and system, of all processes
+  peak   MB of resident memory of all processes at one time: mapped files count
+  anon   MB of that that is no file's: heap and stacks
+  other  share of the machine that was taken by others meanwhile: where it is high the row says
+         little. Ratios are worth more than times.
+
+A linker that would leave a child behind gets --no-fork, so that all its work is in `wall`; --fork
+leaves that out. The output is removed before each run; with --keep it stays. With --edit, it stays,
+and before each run the objects that edits.json names are replaced by variant A and B in turn: that is
+what an incremental link meets. The output is checked again after the last round.
+"""
+
+import argparse
+import json
+import os
+import random
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+MB = 1e6
+CPUS = os.cpu_count()
+FAMILIES = [('mold', 'mold'), ('LLD', 'lld'), ('GNU gold', 'gold'), ('kld', 'kld'), ('GNU ld', 'bfd')]
+
+
+def busy():
+    """CPU seconds that the machine has spent."""
+    with open('/proc/stat') as f:
+        v = [int(x) for x in f.readline().split()[1:9]]
+    return (sum(v) - v[3] - v[4]) / os.sysconf('SC_CLK_TCK')
+
+
+@dataclass
+class Run:
+    wall: float
+    all: float
+    user: float
+    system: float
+    peak: int
+    anon: int
+    status: int
+    other: float = 0.0
+
+    @property
+    def cpu(self):
+        return self.user + self.system
+
+
+@dataclass
+class Linker:
+    name: str
+    command: list
+    family: str
+    version: str
+    options: list = field(default_factory=list)
+    runs: list = field(default_factory=list)
+    failure: str = ''
+    size: int = 0
+    peak: int = 0
+    anon: int = 0
+    spent: float = 0.0
+
+    def median(self, what):
+        return statistics.median(getattr(r, what) for r in self.runs)
+
+
+@dataclass
+class Workload:
+    name: str
+    response: Path
+    folder: Path
+    cwd: Path
+
+
+def linker_of(text, args):
+    name, _, command = text.partition('=')
+    command = shlex.split(command)
+    path = shutil.which(command[0])
+    if not path:
+        sys.exit(f'measure: no {command[0]}')
+    command[0] = os.path.abspath(path)
+    said = subprocess.run([path, '--version'], capture_output=True, text=True).stdout
+    family = next((f for word, f in FAMILIES if word in said), '?')
+    options = command[1:]
+    if not args.fork:
+        helped = subprocess.run([path, '--help'], capture_output=True, text=True).stdout
+        if '--no-fork' in helped:
+            options.append('--no-fork')
+    if args.threads:
+        if family == 'gold':
+            options += ['--threads', f'--thread-count={args.threads}'] if args.threads > 1 else []
+        elif family == 'mold':
+            options.append(f'--thread-count={args.threads}')
+        elif family != 'bfd':
+            options.append(f'--threads={args.threads}')
+    return Linker(name, command[:1], family, said.split('\n')[0], options)
+
+
+def workload_of(path):
+    path = Path(path).resolve()
+    folder = path.parent
+    kind = path.stem.removeprefix('link').removeprefix('-')
+    cwd = folder
+    if (folder / 'cwd').exists():
+        cwd = (folder / (folder / 'cwd').read_text().strip()).resolve()
+    return Workload(folder.name + (f' {kind}' if kind else ''), path, folder, cwd)
+
+
+class Bench:
+    def __init__(self, args, linkers, workload):
+        self.args = args
+        self.linkers = linkers
+        self.workload = workload
+        self.out = workload.folder / 'out'
+        self.out.mkdir(exist_ok=True)
+        self.edits = []
+        if args.edit:
+            edits = json.loads((workload.folder / 'edits.json').read_text())[args.edit]
+            self.edits = [[workload.folder / name for name in edit] for edit in edits]
+
+    def output(self, linker):
+        return self.out / linker.name
+
+    def argv(self, linker):
+        return [*linker.command, f'@{self.workload.response}', '-o', str(self.output(linker)),
+                *linker.options]
+
+    def run(self, linker, sample=False):
+        if not self.args.keep and not self.edits:
+            self.output(linker).unlink(missing_ok=True)
+        log = self.out / f'{linker.name}.log'
+        before = busy()
+        text = subprocess.run([self.args.timer, *(['-s'] if sample else []), log, *self.argv(linker)],
+                              cwd=self.workload.cwd, capture_output=True, text=True, check=True).stdout
+        numbers = text.split()
+        run = Run(*map(float, numbers[:4]), *map(int, numbers[4:]))
+        run.other = max(0.0, (busy() - before - run.cpu) / (run.all * CPUS))
+        linker.spent += run.all
+        if run.status:
+            linker.failure = log.read_text(errors='replace').strip()[:400] or f'status {run.status}'
+        return run
+
+    def replace(self, turn):
+        """Puts variant A or B of the edited objects in place."""
+        for name, a, b in self.edits:
+            new = name.with_suffix('.new')
+            shutil.copyfile(b if turn else a, new)
+            new.rename(name)
+
+    def first_round(self):
+        """Warms up, checks the outputs and samples memory."""
+        self.replace(0)
+        for linker in self.linkers:
+            run = self.run(linker, sample=True)
+            linker.peak, linker.anon = run.peak, run.anon
+            if not linker.failure:
+                linker.size = self.output(linker).stat().st_size
+                self.check(linker)
+
+    def check(self, linker):
+        script = self.workload.folder / 'check.sh'
+        if script.exists() and subprocess.run([script, self.output(linker)],
+                                              stdout=subprocess.DEVNULL,
+                                              stdin=subprocess.DEVNULL).returncode:
+            linker.failure = 'the output does not do what it should'
+
+    def last_round(self):
+        """Back to variant A, by one more relink: has it stayed right through all the edits?"""
+        self.replace(0)
+        for linker in self.linkers:
+            if self.edits and not linker.failure:
+                self.run(linker)
+                if not linker.failure:
+                    self.check(linker)
+
+    def measure(self):
+        self.first_round()
+        rnd = random.Random(1)
+        for turn in range(self.args.n):
+            self.replace((turn + 1) & 1)
+            for linker in rnd.sample(self.linkers, len(self.linkers)):
+                if linker.failure or (linker.runs and linker.spent > self.args.budget):
+                    continue
+                run = self.run(linker)
+                if not linker.failure:
+                    linker.runs.append(run)
+                    linker.peak = max(linker.peak, run.peak)
+        self.last_round()
+        if not self.args.keep_outputs:
+            shutil.rmtree(self.out)
+
+    def table(self):
+        good = sorted((l for l in self.linkers if l.runs and not l.failure),
+                      key=lambda l: l.median('wall'))
+        ref = next((l.median('wall') for l in good if l.name == self.args.ref), None)
+        rows = [['linker', 'wall ms', 'least', f'x {self.args.ref}', 'all ms', 'cpu ms', 'peak MB',
+                 'anon MB', 'out MB', 'runs', 'other']]
+        for l in good:
+            rows.append([l.name, f'{l.median("wall") * 1e3:.1f}',
+                         f'{min(r.wall for r in l.runs) * 1e3:.1f}',
+                         f'{l.median("wall") / ref:.2f}' if ref else '', f'{l.median("all") * 1e3:.1f}',
+                         f'{l.median("cpu") * 1e3:.0f}', f'{l.peak / MB:.1f}', f'{l.anon / MB:.1f}',
+                         f'{l.size / MB:.1f}', str(len(l.runs)), f'{l.median("other") * 100:.0f}%'])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for number, row in enumerate(rows):
+            cells = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
+            yield '| ' + ' | '.join(cells) + ' |'
+            if number == 0:
+                yield '|' + '|'.join('-' * (w + 2) if i == 0 else '-' * (w + 1) + ':'
+                                     for i, w in enumerate(widths)) + '|'
+        for l in self.linkers:
+            if l not in good:
+                yield f'{l.name} failed: {(l.failure or "no run").splitlines()[0][:200]}'
+
+    def result(self):
+        return {
+            'workload': self.workload.name, 'edit': self.args.edit, 'keep': self.args.keep,
+            'cpus': CPUS, 'load': os.getloadavg(), 'time': time.time(),
+            'linkers': [{**asdict(l), 'argv': self.argv(l)} for l in self.linkers]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('workloads', nargs='+')
+    parser.add_argument('--linker', action='append', default=[], required=True)
+    parser.add_argument('-n', type=int, default=7, help='rounds')
+    parser.add_argument('--budget', type=float, default=60, metavar='SECONDS',
+                        help='a linker that has used these on a workload takes no further part in it')
+    parser.add_argument('--ref', default='mold')
+    parser.add_argument('--threads', type=int, default=0)
+    parser.add_argument('--fork', action='store_true')
+    parser.add_argument('--keep', action='store_true')
+    parser.add_argument('--keep-outputs', action='store_true', help='for a look at them afterwards')
+    parser.add_argument('--edit', default='')
+    parser.add_argument('--json', type=Path)
+    parser.add_argument('--timer', required=True, type=os.path.abspath, help='timer.c, compiled')
+    args = parser.parse_args()
+    results = []
+    shown = False
+    for path in args.workloads:
+        linkers = [linker_of(text, args) for text in args.linker]
+        if not shown:
+            shown = True
+            print(f'{CPUS} CPUs, load {os.getloadavg()[0]:.1f}; ' +
+                  '; '.join(f'{l.name}: ' + ' '.join([l.version, *l.options]) for l in linkers))
+        bench = Bench(args, linkers, workload_of(path))
+        bench.measure()
+        kind = f', edit {args.edit}' if args.edit else ', output kept' if args.keep else ''
+        print(f'\n### {bench.workload.name}{kind}\n')
+        print('\n'.join(bench.table()), flush=True)
+        results.append(bench.result())
+        if args.json:
+            args.json.write_text(json.dumps(results, indent=1))
+
+
+main()
