@@ -23,7 +23,8 @@ VARIANT  = release
 # --- flags --------------------------------------------------------------------------------------
 
 STD      = -std=gnu17
-WARN     = -Wall -Wextra
+WARN     = -Wall -Wextra -Werror=implicit-function-declaration
+DEFINES  = -D_GNU_SOURCE=
 INCLUDE  = -Iinclude -I.
 SPLIT    = -ffunction-sections -fdata-sections
 VISIBLE  = -fvisibility=hidden
@@ -40,7 +41,7 @@ STRICT_ubsan  = -fno-sanitize-recover=all
 STRICT_fuzz   = -fno-sanitize-recover=all
 
 VFLAGS   = $(FLAGS_$(VARIANT)) $(STRICT_$(VARIANT))
-ALLFLAGS = $(STD) $(WARN) $(VFLAGS) $(SPLIT) $(VISIBLE) -pthread $(INCLUDE) $(CPPFLAGS)
+ALLFLAGS = $(STD) $(WARN) $(VFLAGS) $(SPLIT) $(VISIBLE) -pthread $(DEFINES) $(INCLUDE) $(CPPFLAGS)
 WERROR_1 = -Werror
 
 # What libkld uses of the system. libiberty exists as an archive only; libb2.so would bring OpenMP's
@@ -213,7 +214,7 @@ format: ## reformat every .c and .h
 .PHONY: tidy
 tidy: ## clang-tidy, slow
 	printf '%s\n' $(LIB_SRC) $(CMD_SRC) | \
-	xargs -P 2 -n 1 -I{} clang-tidy --quiet {} -- $(STD) $(INCLUDE) -DKLD_DEBUG
+	xargs -P 2 -n 1 -I{} clang-tidy --quiet {} -- $(STD) $(DEFINES) $(INCLUDE) -DKLD_DEBUG
 
 # Each test/fuzz/fuzz_NAME.c is a fuzzer; its seeds are in test/fuzz/seeds/NAME/, what it finds stays
 # in build/fuzz/corpus/NAME/. FUZZ=NAME runs one, FUZZ_TIME is in seconds for each.
