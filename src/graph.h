@@ -225,6 +225,7 @@ struct kld_section {
     bool has_bytes; /* some atom has contents in the file */
     bool keep;       /* written even if empty */
     bool discarded;  /* not part of the output */
+    bool nameless;   /* one of several of its name: no lookup finds it */
     uint32_t rank;   /* place in the output, of the format's policy */
     uint64_t first;  /* input order of its first atom: breaks ties of rank */
     uint64_t addr;

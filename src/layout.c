@@ -7,7 +7,7 @@
 struct kld_section *kld_section_find(struct kld_session *ctx, const char *name)
 {
     for (size_t i = 0; i < ctx->sections.len; i++)
-        if (strcmp(ctx->sections.data[i]->name, name) == 0)
+        if (!ctx->sections.data[i]->nameless && strcmp(ctx->sections.data[i]->name, name) == 0)
             return ctx->sections.data[i];
     return NULL;
 }
@@ -38,6 +38,8 @@ static void use_larger_table(struct kld_session *ctx, struct spare *spare)
     index->ids = spare->ids;
     index->mask = 2 * spare->cap - 1;
     for (uint32_t i = 0; i < ctx->sections.len; i++) {
+        if (ctx->sections.data[i]->nameless)
+            continue;
         uint32_t at = name_hash(kld_str(ctx->sections.data[i]->name)) & index->mask;
         while (index->ids[at])
             at = (at + 1) & index->mask;
@@ -102,6 +104,23 @@ struct kld_section *kld_section_get(struct kld_session *ctx, struct kld_arena *a
         spare.sections = KLD_NEW_ARRAY(arena, struct kld_section *, spare.cap);
         spare.ids = KLD_NEW_ARRAY(arena, uint32_t, 2 * (size_t)spare.cap);
     }
+}
+
+struct kld_section *kld_section_new(struct kld_session *ctx, const char *name)
+{
+    struct kld_section *s = KLD_NEW(&ctx->arena, struct kld_section);
+    if (ctx->sections.len == ctx->sections.cap) {
+        struct spare spare = {.cap = ctx->sections.cap ? (uint32_t)ctx->sections.cap * 2 : 64};
+        spare.sections = KLD_NEW_ARRAY(&ctx->arena, struct kld_section *, spare.cap);
+        spare.ids = KLD_NEW_ARRAY(&ctx->arena, uint32_t, 2 * (size_t)spare.cap);
+        use_larger_table(ctx, &spare);
+    }
+    s->name = name;
+    s->nameless = true;
+    s->first = UINT64_MAX;
+    s->id = (uint32_t)ctx->sections.len;
+    ctx->sections.data[ctx->sections.len++] = s;
+    return s;
 }
 
 /* ---- atoms of the linker's own ---- */

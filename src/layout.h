@@ -11,6 +11,10 @@ struct kld_section *kld_section_get(struct kld_session *ctx, struct kld_arena *a
                                     struct kld_str name, uint32_t type, uint64_t format_flags,
                                     uint64_t entsize);
 
+/* A section that may share its name with others, and that no lookup finds. From the session's own
+ * thread. The name is kept. */
+struct kld_section *kld_section_new(struct kld_session *ctx, const char *name);
+
 /* The section of that name, or NULL. */
 struct kld_section *kld_section_find(struct kld_session *ctx, const char *name);
 

@@ -408,6 +408,5 @@ void elf_layout(struct kld_session *ctx)
         }
     }
     set_points(ctx);
-    if (!elf_state(ctx)->is_relocatable)
-        elf_fix_symbols(ctx);
+    elf_fix_symbols(ctx);
 }

@@ -14,6 +14,7 @@
 
 enum rank {
     RANK_HEADERS,
+    RANK_GROUP, /* in front of their members (gABI) */
     RANK_INTERP,
     RANK_NOTE,
     RANK_HASH,
@@ -111,6 +112,12 @@ static const struct {
     {".text", RANK_TEXT},
 };
 
+static struct kld_section *of_synth(const struct kld_session *ctx, enum elf_synth which)
+{
+    const struct kld_atom *a = elf_state(ctx)->synth[which];
+    return a ? ctx->sections.data[a->section] : NULL;
+}
+
 static bool wants_relro(const struct kld_session *ctx)
 {
     return ctx->options.z_relro && !elf_state(ctx)->is_relocatable;
@@ -122,6 +129,24 @@ static bool got_plt_is_relro(const struct kld_session *ctx)
     return wants_relro(ctx) && ctx->options.z_now;
 }
 
+/* -r: as they come, and the tables of symbols behind them. */
+static enum rank rank_in_object(const struct kld_session *ctx, const struct kld_section *s)
+{
+    static const struct {
+        enum elf_synth which;
+        enum rank rank;
+    } tables[] = {
+        {ELF_SYMTAB, RANK_SYMTAB},
+        {ELF_SYMTAB_SHNDX, RANK_SYMTAB_SHNDX},
+        {ELF_STRTAB, RANK_STRTAB},
+        {ELF_SHSTRTAB, RANK_SHSTRTAB},
+    };
+    for (size_t i = 0; i < KLD_COUNT(tables); i++)
+        if (s == of_synth(ctx, tables[i].which))
+            return tables[i].rank;
+    return s->type == SHT_GROUP ? RANK_GROUP : RANK_OTHER;
+}
+
 static enum rank rank_of(const struct kld_session *ctx, const struct kld_section *s)
 {
     const struct elf_link *elf = elf_state(ctx);
@@ -129,6 +154,8 @@ static enum rank rank_of(const struct kld_session *ctx, const struct kld_section
         return RANK_HEADERS;
     if (s == elf->section_headers)
         return RANK_SECTION_HEADERS;
+    if (elf->is_relocatable)
+        return rank_in_object(ctx, s);
     for (size_t i = 0; i < KLD_COUNT(named); i++) {
         if (strcmp(s->name, named[i].name) != 0)
             continue;
@@ -328,12 +355,6 @@ static uint32_t segment_flags(const struct kld_session *ctx, const struct kld_se
     return flags;
 }
 
-static struct kld_section *of_synth(const struct kld_session *ctx, enum elf_synth which)
-{
-    const struct kld_atom *a = elf_state(ctx)->synth[which];
-    return a ? ctx->sections.data[a->section] : NULL;
-}
-
 static void load_segments(struct kld_session *ctx)
 {
     struct kld_segment *seg = NULL;
@@ -478,8 +499,9 @@ void elf_place(struct kld_session *ctx)
 {
     kld_gather(ctx);
     order_sections(ctx);
-    order_atoms(ctx);
-    if (!elf_state(ctx)->is_relocatable)
+    if (!elf_state(ctx)->is_relocatable) {
+        order_atoms(ctx);
         make_segments(ctx);
+    }
     link_sections(ctx);
 }

@@ -312,8 +312,12 @@ void elf_bind_all(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
     measure_commons(ctx);
-    if (elf->is_relocatable)
+    if (elf->is_relocatable) {
+        if (ctx->options.define_common)
+            place_commons(ctx);
+        kld_assign_bind(ctx);
         return;
+    }
     place_commons(ctx);
     drop_unneeded(ctx);
     for (uint32_t f = 0; f < ctx->nfiles; f++)

@@ -765,8 +765,8 @@ static void make_tables(struct kld_session *ctx, struct table *t)
     struct kld_section *strtab =
         make_table(ctx, t, ELF_STRTAB, ".strtab", SHT_STRTAB, 1, write_names);
     symtab->link = strtab;
-    /* More sections may follow, but not many. */
-    if (ctx->sections.len + 64 >= SHN_LORESERVE)
+    /* More sections may follow: relocations of each, and a few. */
+    if (ctx->sections.len * (t->keeps_relocs ? 2 : 1) + 64 >= SHN_LORESERVE)
         make_table(ctx, t, ELF_SYMTAB_SHNDX, ".symtab_shndx", SHT_SYMTAB_SHNDX, 4, write_indices)
             ->link = symtab;
 }
