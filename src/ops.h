@@ -28,6 +28,20 @@ struct kld_edge {
     uint32_t type;             /* the CPU's number; only to be compared with one of the same kind */
 };
 
+/* Where icf_more says what there is. */
+struct kld_sink {
+    void (*bytes)(struct kld_sink *sink, const void *data, size_t size);
+    void (*edge)(struct kld_sink *sink, const struct kld_edge *edge);
+};
+
+/* A local symbol, for messages and the map file. */
+struct kld_local {
+    struct kld_str name;
+    const struct kld_atom *atom; /* NULL: in none that is part of the output */
+    uint64_t value, size;        /* in the atom */
+    uint8_t type;                /* enum kld_symbol_type */
+};
+
 struct kld_format_ops {
     const char *name;
 
@@ -83,6 +97,12 @@ struct kld_format_ops {
     void (*gc_symbol)(struct kld_session *ctx, struct kld_worker *worker,
                       const struct kld_symbol *sym, kld_mark *mark);
 
+    /* icf: calls keep for every live atom that must not be folded, of those that are bytes in
+     * memory which nobody may write. Once. */
+    void (*icf_keep)(struct kld_session *ctx, kld_mark *keep);
+    /* icf: beside its bytes and edges, what of an atom must be equal (unwind data). In parallel. */
+    void (*icf_more)(struct kld_session *ctx, const struct kld_atom *atom, struct kld_sink *sink);
+
     /* The live set is final: notes what each live atom of the file needs. In parallel. */
     void (*scan)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
     /* Needs become atoms; the format's tables are added. No new symbols after it. */
@@ -102,6 +122,14 @@ struct kld_format_ops {
     /* The bytes are written, all but what depends on them (build id). hashes: one 16-byte hash
      * a chunk, in file order, `size` bytes in all. */
     void (*seal)(struct kld_session *ctx, const uint8_t *hashes, size_t size);
+
+    /* Optional. Local symbol number i of a file; false: there are no more. */
+    bool (*local)(const struct kld_file *file, uint32_t i, struct kld_local *out);
+    /* Optional. The line of source that a byte of an atom comes from, by the debug information of
+     * its file; *source from the arena. Before layout as well as after. */
+    bool (*source_line)(struct kld_session *ctx, struct kld_arena *arena,
+                        const struct kld_atom *atom, uint64_t offset, const char **source,
+                        uint32_t *line);
 };
 
 struct kld_arch_ops {

@@ -18,8 +18,10 @@ struct kld_input_item {
 
 struct kld_expr;
 struct kld_pending_message;
+struct kld_undefined;
 struct kld_resolver;
 struct kld_gc;
+struct kld_folding;
 
 struct kld_diagnostics {
     pthread_mutex_t lock;
@@ -74,6 +76,7 @@ struct kld_session {
     struct kld_diagnostics diag;
     struct kld_pool *pool;
     struct kld_io *io;
+    struct kld_undefined *undefined; /* references to report: undefined.c */
 
     KLD_VEC(struct kld_input_item) inputs;
 
@@ -93,6 +96,7 @@ struct kld_session {
     uint32_t nsymbols;
     struct kld_file **files; /* live objects, and shared libraries, in input order */
     uint32_t nfiles;
+    struct kld_folding *icf;       /* while equal atoms are being found */
     struct kld_gc *gc;         /* while unreferenced atoms are being found */
     struct kld_file *internal; /* owner of the linker's own atoms */
     KLD_VEC(struct kld_section *) sections; /* by id */

@@ -47,8 +47,8 @@ struct kld_str elf_atom_name(const struct kld_atom *atom)
 
 /* ---- edges ---- */
 
-static bool decode(struct kld_session *ctx, const struct elf_object *obj, const elf_rela *rel,
-                   struct kld_edge *e)
+bool elf_edge(const struct kld_session *ctx, const struct elf_object *obj, const elf_rela *rel,
+              struct kld_edge *e)
 {
     uint32_t r_sym = ELF64_R_SYM(rel->r_info);
     if (kld_unlikely(r_sym >= obj->nsyms))
@@ -67,6 +67,11 @@ static bool decode(struct kld_session *ctx, const struct elf_object *obj, const 
     e->symbol = NULL;
     e->atom = shndx ? elf_section_atom(obj, shndx) : NULL;
     e->value = obj->syms[r_sym].st_value;
+    if (e->atom && e->atom->kind == KLD_ATOM_PIECES &&
+        ELF64_ST_TYPE(obj->syms[r_sym].st_info) == STT_SECTION) {
+        e->value += (uint64_t)e->addend; /* which piece it is depends on the sum */
+        e->addend = 0;
+    }
     return e->atom != NULL;
 }
 
@@ -77,7 +82,7 @@ size_t elf_edges(struct kld_session *ctx, const struct kld_atom *atom, size_t *f
     const elf_rela *relas = atom->edges;
     size_t n = 0, i = *from;
     for (; i < atom->nedges && n < cap; i++)
-        n += decode(ctx, obj, &relas[i], &out[n]);
+        n += elf_edge(ctx, obj, &relas[i], &out[n]);
     *from = i;
     return n;
 }

@@ -4,6 +4,10 @@
 
 #include "formats/elf/elf_object.h"
 
+/* One relocation as the core sees it; false if it leads nowhere. */
+bool elf_edge(const struct kld_session *ctx, const struct elf_object *obj, const elf_rela *rel,
+              struct kld_edge *e);
+
 /* The members of kld_format_ops of these names. */
 size_t elf_edges(struct kld_session *ctx, const struct kld_atom *atom, size_t *from,
                  struct kld_edge *out, size_t cap);

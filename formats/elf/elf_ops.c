@@ -3,6 +3,7 @@
 #include "formats/elf/elf_compress.h"
 #include "formats/elf/elf_eh.h"
 #include "formats/elf/elf_gc.h"
+#include "formats/elf/elf_icf.h"
 #include "formats/elf/elf_relocatable.h"
 #include "formats/elf/elf_symbols.h"
 #include "formats/elf/elf_tables.h"
@@ -167,6 +168,8 @@ const struct kld_format_ops kld_format_elf = {
     .gc_roots = elf_gc_roots,
     .gc_follow = elf_gc_follow,
     .gc_symbol = elf_gc_symbol,
+    .icf_keep = elf_icf_keep,
+    .icf_more = elf_icf_more,
     .scan = scan,
     .synth = synth,
     .place = elf_place,
