@@ -138,7 +138,7 @@ static char *compose(struct kld_arena *arena, const struct kld_where *where, con
 {
     const struct kld_file *file = where ? where->file : NULL;
     const char *path = file ? file->path : where ? where->path : NULL;
-    if (!path)
+    if (!path || where->in_text)
         return kld_arena_strndup(arena, body, strlen(body));
     char place[32] = "";
     if (where->section && where->has_offset)

@@ -22,6 +22,7 @@ struct kld_where {
     const char *symbol;
     uint64_t offset;
     bool has_offset;
+    bool in_text; /* the text says where it is: no prefix */
     /* Rank among the messages of a file: the section's number, so that threads do not matter. */
     uint32_t order;
 };

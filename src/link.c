@@ -3,18 +3,11 @@
 #include "src/link.h"
 #include <time.h>
 #include "src/gc.h"
-#if __has_include("src/icf.h")
 #include "src/icf.h"
-#else
-static void kld_icf(struct kld_session *ctx)
-{
-    (void)ctx;
-}
-#endif
 #include "src/layout.h"
 #include "src/merge.h"
-#include "src/merge.h"
 #include "src/resolve.h"
+#include "src/undefined.h"
 
 /* ---- passes that are no more than a call of the format ---- */
 
@@ -27,6 +20,7 @@ static void scan_file(struct kld_session *ctx, struct kld_worker *worker, void *
 static void scan(struct kld_session *ctx)
 {
     kld_parallel_for(ctx, ctx->nfiles, 1, scan_file, NULL);
+    kld_report_undefined(ctx);
 }
 
 static void synth(struct kld_session *ctx)
@@ -87,6 +81,7 @@ bool kld_link_passes(struct kld_session *ctx)
 {
     kld_pool_init(ctx, (unsigned)KLD_MIN(ctx->options.threads, UINT32_MAX));
     kld_io_init(ctx);
+    kld_undefined_init(ctx);
     return kld_checkpoint(ctx) && /* an option may have been wrong */
 
            /* Every input that is part of the link is mapped and parsed; names have ids. */

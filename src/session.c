@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include "src/link.h"
 #include "src/load.h"
+#include "src/undefined.h"
 
 /* ---- the library's own allocator ---- */
 
@@ -78,6 +79,7 @@ void kld_free(kld_session *session)
         return;
     kld_output_abandon(session, &session->output);
     kld_io_free(session);
+    kld_undefined_free(session);
     kld_pool_free(session);
     if (session->resolver)
         kld_arena_free(&session->resolver->arena);
