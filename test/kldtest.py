@@ -203,6 +203,7 @@ class Workspace:
             command = [*self.driver('c++' if via == 'c++' else 'c'), '-B', self.linker_dir]
             if self.compiler == 'clang':
                 command.append(f'--ld-path={self.linker_dir}/ld')
+        (self.path / out).unlink(missing_ok=True)
         result = self.tool(*command, '-o', out, *args, ok=ok, env=env)
         if ok:
             assert self.exists(out), f'no output was written:\n{result}'
