@@ -32,6 +32,20 @@ void kld_section_offsets(struct kld_session *ctx);
 /* After the format fixed section addresses: turns atom offsets into addresses. */
 void kld_fix_addresses(struct kld_session *ctx);
 
+/* write.c: a run of whole atoms of one section, to be composed in one go. */
+struct kld_chunk {
+    struct kld_section *section;
+    size_t first, end;     /* atoms */
+    uint64_t start, limit; /* offsets in the section */
+};
+typedef KLD_VEC(struct kld_chunk) kld_chunk_list;
+
+/* Cuts a section up. */
+void kld_chunks_add(struct kld_arena *arena, kld_chunk_list *chunks, struct kld_section *section);
+/* Writes the chunk's bytes, limit - start of them, relocated. Addresses are final. */
+void kld_chunk_compose(struct kld_session *ctx, struct kld_worker *worker,
+                       const struct kld_chunk *chunk, uint8_t *buffer);
+
 /* write.c: copies, applies and writes everything to session.output (open, of file_size bytes), in
  * parallel. */
 void kld_write(struct kld_session *ctx);

@@ -10,14 +10,8 @@
 
 enum { CHUNK = 512 << 10, HASH_SIZE = 16 };
 
-struct chunk {
-    struct kld_section *section;
-    size_t first, end;     /* atoms */
-    uint64_t start, limit; /* offsets in the section */
-};
-
 struct writer {
-    KLD_VEC(struct chunk) chunks;
+    kld_chunk_list chunks;
     uint8_t *hashes;
     bool hash;
 };
@@ -28,11 +22,11 @@ static uint64_t atom_offset(const struct kld_section *s, const struct kld_atom *
     return a->addr - s->addr;
 }
 
-static void cut_section(struct kld_session *ctx, struct writer *w, struct kld_section *s)
+void kld_chunks_add(struct kld_arena *arena, kld_chunk_list *chunks, struct kld_section *s)
 {
     size_t i = 0;
     while (i < s->atoms.len) {
-        struct chunk *c = kld_vec_push(&ctx->arena, &w->chunks);
+        struct kld_chunk *c = kld_vec_push(arena, chunks);
         c->section = s;
         c->first = i;
         c->start = i ? atom_offset(s, s->atoms.data[i]) : 0;
@@ -67,7 +61,7 @@ static void compose(struct kld_session *ctx, struct kld_worker *worker, const st
 }
 
 /* Gaps are zero, except in code, where the CPU's padding keeps strays from running on. */
-static void clear_gaps(const struct kld_session *ctx, const struct chunk *c, uint8_t *buffer)
+static void clear_gaps(const struct kld_session *ctx, const struct kld_chunk *c, uint8_t *buffer)
 {
     int fill = c->section->flags & KLD_ATOM_EXEC ? ctx->arch->code_fill : 0;
     uint64_t at = c->start;
@@ -83,17 +77,23 @@ static void clear_gaps(const struct kld_session *ctx, const struct chunk *c, uin
     memset(buffer + (at - c->start), fill, c->limit - at);
 }
 
-static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+void kld_chunk_compose(struct kld_session *ctx, struct kld_worker *worker,
+                       const struct kld_chunk *c, uint8_t *buffer)
 {
-    struct writer *w = arg;
-    const struct chunk *c = &w->chunks.data[i];
-    size_t size = c->limit - c->start;
-    uint8_t *buffer = kld_worker_buffer(worker, size);
     clear_gaps(ctx, c, buffer);
     for (size_t k = c->first; k < c->end; k++) {
         const struct kld_atom *a = c->section->atoms.data[k];
         compose(ctx, worker, a, buffer + (atom_offset(c->section, a) - c->start));
     }
+}
+
+static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+{
+    struct writer *w = arg;
+    const struct kld_chunk *c = &w->chunks.data[i];
+    size_t size = c->limit - c->start;
+    uint8_t *buffer = kld_worker_buffer(worker, size);
+    kld_chunk_compose(ctx, worker, c, buffer);
     if (w->hash) {
         XXH128_canonical_t hash;
         XXH128_canonicalFromHash(&hash, XXH3_128bits(buffer, size));
@@ -107,7 +107,7 @@ void kld_write(struct kld_session *ctx)
     struct writer w = {.hash = ctx->wants_hashes};
     for (uint32_t i = 0; i < ctx->norder; i++)
         if (!(ctx->order[i]->flags & KLD_ATOM_ZERO))
-            cut_section(ctx, &w, ctx->order[i]);
+            kld_chunks_add(&ctx->arena, &w.chunks, ctx->order[i]);
     if (w.hash)
         w.hashes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, w.chunks.len * HASH_SIZE);
     kld_parallel_for(ctx, w.chunks.len, 1, write_chunk, &w);
