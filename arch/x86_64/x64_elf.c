@@ -117,9 +117,8 @@ enum x64_load x64_load(const struct kld_session *ctx, const struct elf_object *o
         (class != X64_LOCAL && class != X64_CONSTANT) ||
         ELF64_ST_TYPE(obj->syms[r_sym].st_info) == STT_SECTION)
         return X64_LOAD_GOT;
-    struct kld_bytes data = {atom->data, atom->size};
     bool rex = ELF64_R_TYPE(rel->r_info) == R_X86_64_REX_GOTPCRELX;
-    enum x64_got_use use = x64_got_use(data, rel->r_offset, rex);
+    enum x64_got_use use = x64_got_use(x64_bytes(atom), rel->r_offset, rex);
     if (class == X64_CONSTANT) /* out of reach of a distance, but good for an immediate */
         return (use == X64_USE_MOV || use == X64_USE_BINOP) && is_small_constant(ctx, obj, r_sym)
                    ? X64_LOAD_IMMEDIATE
@@ -151,7 +150,7 @@ static bool fits_call(enum x64_tls_call call, uint32_t type)
 enum x64_tls_call x64_tls_call(const struct kld_atom *atom, uint32_t edge, bool gd)
 {
     const elf_rela *rel = (const elf_rela *)atom->edges + edge;
-    struct kld_bytes data = {atom->data, atom->size};
+    struct kld_bytes data = x64_bytes(atom);
     uint64_t second = 0;
     enum x64_tls_call call =
         gd ? x64_gd_call(data, rel->r_offset, &second) : x64_ld_call(data, rel->r_offset, &second);

@@ -89,6 +89,12 @@ static inline enum x64_class x64_classify(const struct kld_session *ctx,
 
 /* ---- decisions ---- */
 
+/* The input's bytes; none for a section that is all zeros. */
+static inline struct kld_bytes x64_bytes(const struct kld_atom *atom)
+{
+    return (struct kld_bytes){atom->data, atom->data ? atom->size : 0};
+}
+
 /* What a 64-bit word that holds an address needs at run time. */
 enum x64_word {
     X64_WORD_FIXED, /* nothing: the address is final, or that of a PLT entry or a copy */
@@ -144,8 +150,7 @@ static inline enum x64_tls x64_tls(const struct elf_link *elf, enum x64_class cl
 static inline enum x64_tls x64_tls_load(const struct elf_link *elf, const struct kld_atom *atom,
                                         const elf_rela *rel, enum x64_class class)
 {
-    struct kld_bytes data = {atom->data, atom->size};
-    if (x64_tls(elf, class) == X64_TLS_LE && x64_ie_is_relaxable(data, rel->r_offset))
+    if (x64_tls(elf, class) == X64_TLS_LE && x64_ie_is_relaxable(x64_bytes(atom), rel->r_offset))
         return X64_TLS_LE;
     return X64_TLS_IE;
 }

@@ -3,10 +3,7 @@
  * Most relocations need nothing: direct references within the output. They leave the loop after
  * one test of a bit mask. The others go through scan_edge, a function for each family. */
 #include "arch/x86_64/x64_elf.h"
-
-/* undefined.h: reports the reference, unless policy allows it. Thread-safe. */
-void kld_undefined_reference(struct kld_session *ctx, struct kld_symbol *sym,
-                             const struct kld_atom *atom, uint64_t offset);
+#include "src/undefined.h"
 
 /* One relocation, and where it was found. */
 struct edge {
@@ -224,11 +221,10 @@ static void scan_gottpoff(const struct edge *e)
 
 static void scan_tlsdesc(const struct edge *e)
 {
-    struct kld_bytes data = {e->atom->data, e->atom->size};
     enum x64_tls to = x64_tls(e->elf, e->class);
     if (to == X64_TLS_KEEP)
         need(e, KLD_SYM_NEED_TLSDESC);
-    else if (!x64_desc_is_lea(data, e->rel->r_offset))
+    else if (!x64_desc_is_lea(x64_bytes(e->atom), e->rel->r_offset))
         reject_tls(e);
     else if (to == X64_TLS_IE)
         need(e, KLD_SYM_NEED_GOTTP);
@@ -236,8 +232,7 @@ static void scan_tlsdesc(const struct edge *e)
 
 static void scan_tlsdesc_call(const struct edge *e)
 {
-    struct kld_bytes data = {e->atom->data, e->atom->size};
-    if (!e->elf->is_shared && !x64_desc_is_call(data, e->rel->r_offset))
+    if (!e->elf->is_shared && !x64_desc_is_call(x64_bytes(e->atom), e->rel->r_offset))
         reject_tls(e);
 }
 
@@ -301,7 +296,6 @@ static uint32_t scan_edge(const struct edge *e)
     case R_X86_64_TLSLD: return scan_tls_call(e, false);
     case R_X86_64_DTPOFF32:
     case R_X86_64_DTPOFF64:
-        /* gcc also writes x@dtpoff for debuggers, into sections that are not scanned */
         if (e->class == X64_DYNAMIC)
             reject(e, "is an offset in this module, but another one may define the variable");
         break;
