@@ -204,6 +204,9 @@ static void place_inputs(struct kld_session *ctx, struct relocatable *r)
         if (ctx->files[f]->kind == KLD_FILE_OBJECT && ctx->files[f]->natoms)
             place_file(ctx, r, f);
     place_commons(ctx, r);
+    for (size_t i = 0; i < ctx->sections.len; i++)
+        if (ctx->sections.data[i]->keep && (ctx->sections.data[i]->format_flags & SHF_GNU_RETAIN))
+            elf_state(ctx)->uses_gnu_osabi = true;
 }
 
 /* An object without this note is taken to need an executable stack. */

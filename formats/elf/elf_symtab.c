@@ -1,9 +1,9 @@
 /* elf_symtab.c - .symtab, .symtab_shndx and .strtab.
  *
  * The tables consist of parts, and each part of every table is an atom of its own, so that they
- * are written in parallel: for each file its local names (followed by the global ones that have
- * become local), later for each file the global names that it defines, and last those that no
- * object defines. A part is never stored. The same walk decides what belongs to it when it is
+ * are written in parallel: for each file its local names; then for each file the global names
+ * that have become local; then for each file the other global names that it defines; and at the
+ * end of each kind those that no object defines. A part is never stored. The same walk decides what belongs to it when it is
  * counted and again when it is written; so little more than two numbers a file is kept, and
  * every walk goes through a file's own tables from front to back.
  *
@@ -16,16 +16,24 @@
 #include "formats/elf/elf_symbols.h"
 #include "src/layout.h"
 
-/* A run of symbols: of a file, or of the list of symbols that no object defines. */
+enum kind {
+    SECTIONS, /* one symbol for each output section */
+    LOCALS,   /* of a file */
+    NO_FILE,  /* an STT_FILE symbol without a name: what follows is of no file in particular */
+    HIDDEN,   /* global names that became local: of a file, or of table.rest */
+    GLOBALS,  /* of a file, or of table.rest */
+};
+
+/* A run of symbols. */
 struct part {
     struct elf_object *obj; /* NULL: of table.rest */
-    bool local;
-    bool sections;    /* the section symbols */
-    uint32_t first;   /* number of its first symbol */
+    uint8_t kind;
+    bool gnu;       /* holds what only ELFOSABI_GNU has */
+    uint32_t file;  /* index in ctx->files */
+    uint32_t first; /* number of its first symbol */
     uint32_t count;
-    uint64_t names;   /* offset in .strtab */
-    uint64_t size;    /* in .strtab */
-    uint32_t file;    /* index in ctx->files */
+    uint64_t names; /* offset in .strtab */
+    uint64_t size;  /* in .strtab */
 };
 
 struct table {
@@ -39,6 +47,7 @@ struct table {
     size_t nretained;
     bool retains;
     bool relocatable;
+    bool keeps_undefined; /* that nothing was found to need: not those of a complete program */
     /* Only where relocations against .symtab are written: */
     bool keeps_relocs;
     struct kld_section **sections; /* that have a symbol, in its order */
@@ -70,6 +79,7 @@ struct walk {
     uint64_t names_at;       /* offset of the part in .strtab */
     uint32_t count;
     uint64_t size; /* of names */
+    bool gnu;
 };
 
 /* ---- one symbol ---- */
@@ -175,8 +185,7 @@ static bool is_discarded_name(const struct walk *w, const struct elf_object *obj
     return labels && is_label_name(name);
 }
 
-/* Whether the file defines its global name number i, and it is part of the output; and then
- * whether as a local symbol. */
+/* The symbol, if this file defines its global name number i and it is part of the output. */
 static struct kld_symbol *defined_by(const struct walk *w, const struct elf_object *obj,
                                      uint32_t i)
 {
@@ -251,6 +260,7 @@ static void put_local(struct walk *w, uint32_t i, const elf_sym *sym, struct kld
     elf_sym *out, scratch;
     if (w->local_numbers)
         w->local_numbers[i] = w->first + w->count;
+    w->gnu |= ELF64_ST_TYPE(sym->st_info) == STT_GNU_IFUNC;
     if (put(w, name, &out, &scratch)) {
         out->st_info = sym->st_info;
         out->st_other = sym->st_other;
@@ -264,13 +274,12 @@ static void put_local(struct walk *w, uint32_t i, const elf_sym *sym, struct kld
     w->count++;
 }
 
-/* True if the file's symbols stand behind an STT_FILE symbol by now. */
-static bool walk_own_locals(struct walk *w, const struct part *part)
+static void walk_locals(struct walk *w, const struct part *part)
 {
     const struct elf_object *obj = part->obj;
-    bool has_file = false;
+    bool has_file = w->table->discard == KLD_DISCARD_ALL;
     if (w->table->discard == KLD_DISCARD_ALL && !w->table->needed)
-        return true;
+        return;
     for (uint32_t i = 1; i < obj->first_global; i++) {
         const elf_sym *sym = &obj->syms[i];
         unsigned type = ELF64_ST_TYPE(sym->st_info);
@@ -287,12 +296,11 @@ static bool walk_own_locals(struct walk *w, const struct part *part)
         struct kld_str name = kld_str((const char *)obj->strtab.ptr + sym->st_name);
         if (!needed && is_discarded_name(w, obj, shndx, name))
             continue;
-        if (type != STT_FILE && !has_file && w->table->discard != KLD_DISCARD_ALL)
+        if (type != STT_FILE && !has_file)
             put_file_name(w, file_name(&obj->base));
         has_file = true;
         put_local(w, i, sym, name, atom);
     }
-    return has_file || w->table->discard == KLD_DISCARD_ALL;
 }
 
 /* ---- global symbols ---- */
@@ -393,6 +401,7 @@ static void put_global(struct walk *w, kld_symid id, struct kld_str name)
     const struct kld_symbol *sym = &w->ctx->symbols[id];
     if (w->global_numbers)
         w->global_numbers[id] = w->first + w->count;
+    w->gnu |= sym->unique || sym->type == KLD_TYPE_IFUNC;
     if (put(w, name, &out, &scratch)) {
         unsigned bind = symbol_bind(w->table, sym);
         out->st_info = (unsigned char)ELF64_ST_INFO(bind, symbol_type(sym));
@@ -406,21 +415,17 @@ static void put_global(struct walk *w, kld_symid id, struct kld_str name)
     w->count++;
 }
 
-static void walk_own_globals(struct walk *w, const struct part *part, bool has_file)
+static void walk_globals(struct walk *w, const struct part *part)
 {
     const struct elf_object *obj = part->obj;
     for (uint32_t i = 0; i < obj->base.nglobals; i++) {
         struct kld_symbol *sym = defined_by(w, obj, i);
-        if (!sym || becomes_local(w->table, sym) != part->local)
+        if (!sym || becomes_local(w->table, sym) != (part->kind == HIDDEN))
             continue;
         struct kld_str name =
             kld_str((const char *)obj->strtab.ptr + obj->syms[obj->first_global + i].st_name);
-        if (!is_kept_global(w, obj->base.ids[i], name))
-            continue;
-        if (part->local && !has_file)
-            put_file_name(w, file_name(&obj->base));
-        has_file = true;
-        put_global(w, obj->base.ids[i], name);
+        if (is_kept_global(w, obj->base.ids[i], name))
+            put_global(w, obj->base.ids[i], name);
     }
 }
 
@@ -432,9 +437,10 @@ static bool is_rest(const struct table *t, const struct kld_symbol *sym)
         return false;
     switch ((enum kld_symbol_kind)sym->kind) {
     case KLD_SYM_UNDEFINED:
-        if (!t->keeps_relocs && !kld_symbol_has(sym, KLD_SYM_REF_STRONG) &&
-            atomic_load_explicit(&sym->visibility, memory_order_relaxed) != KLD_VISIBILITY_DEFAULT)
-            return false; /* zero for good */
+        if (!t->keeps_undefined && !sym->imported &&
+            (kld_symbol_has(sym, KLD_SYM_REF_STRONG) ||
+             atomic_load_explicit(&sym->visibility, memory_order_relaxed)))
+            return false; /* only dead code has it, or zero for good */
         return kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
     case KLD_SYM_IMPORTED:
         return kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
@@ -467,15 +473,11 @@ static struct kld_str versioned_name(const struct kld_symbol *sym, char *buffer,
 static void walk_rest(struct walk *w, bool local)
 {
     char buffer[4096];
-    bool has_file = !local || w->table->discard == KLD_DISCARD_ALL;
     for (uint32_t i = 0; i < w->table->nrest; i++) {
         kld_symid id = w->table->rest[i];
         const struct kld_symbol *sym = &w->ctx->symbols[id];
         if (becomes_local(w->table, sym) != local || !is_kept_global(w, id, kld_symbol_name(sym)))
             continue;
-        if (!has_file)
-            put_file_name(w, (struct kld_str){0}); /* of no file */
-        has_file = true;
         put_global(w, id, versioned_name(sym, buffer, sizeof(buffer)));
     }
 }
@@ -497,12 +499,24 @@ static void walk_sections(struct walk *w)
 
 static void walk_part(struct walk *w, const struct part *part)
 {
-    if (part->sections)
+    switch ((enum kind)part->kind) {
+    case SECTIONS:
         walk_sections(w);
-    else if (!part->obj)
-        walk_rest(w, part->local);
-    else
-        walk_own_globals(w, part, part->local ? walk_own_locals(w, part) : true);
+        break;
+    case LOCALS:
+        walk_locals(w, part);
+        break;
+    case NO_FILE:
+        put_file_name(w, (struct kld_str){0});
+        break;
+    case HIDDEN:
+    case GLOBALS:
+        if (part->obj)
+            walk_globals(w, part);
+        else
+            walk_rest(w, part->kind == HIDDEN);
+        break;
+    }
 }
 
 static struct walk walk_of(struct kld_session *ctx, const struct kld_atom *atom)
@@ -566,7 +580,7 @@ static void number_part(struct kld_session *ctx, struct kld_worker *worker, void
     const struct part *part = &t->parts[i];
     struct walk w = {.ctx = ctx, .table = t, .first = part->first};
     w.global_numbers = t->global_numbers;
-    if (part->obj && part->local)
+    if (part->kind == LOCALS)
         w.local_numbers = t->local_numbers[part->file];
     walk_part(&w, part);
 }
@@ -660,21 +674,45 @@ static void count_part(struct kld_session *ctx, struct kld_worker *worker, void 
     walk_part(&w, &t->parts[i]);
     t->parts[i].count = w.count;
     t->parts[i].size = w.size;
+    t->parts[i].gnu = w.gnu;
+}
+
+static void list_files(struct kld_session *ctx, struct table *t, enum kind kind)
+{
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        struct elf_object *obj = elf_object(ctx->files[f]);
+        if (obj->base.kind == KLD_FILE_OBJECT)
+            t->parts[t->nparts++] = (struct part){.obj = obj, .kind = (uint8_t)kind, .file = f};
+    }
 }
 
 static void list_parts(struct kld_session *ctx, struct table *t)
 {
-    t->parts = KLD_NEW_ARRAY(&ctx->arena, struct part, 2 * (size_t)ctx->nfiles + 3);
+    t->parts = KLD_NEW_ARRAY(&ctx->arena, struct part, 3 * (size_t)ctx->nfiles + 4);
     if (t->keeps_relocs)
-        t->parts[t->nparts++] = (struct part){.local = true, .sections = true};
-    for (int globals = 0; globals < 2; globals++) {
-        for (uint32_t f = 0; f < ctx->nfiles; f++) {
-            struct elf_object *obj = elf_object(ctx->files[f]);
-            if (obj->base.kind == KLD_FILE_OBJECT)
-                t->parts[t->nparts++] = (struct part){.obj = obj, .local = !globals, .file = f};
-        }
-        t->parts[t->nparts++] = (struct part){.local = !globals};
+        t->parts[t->nparts++] = (struct part){.kind = SECTIONS};
+    list_files(ctx, t, LOCALS);
+    if (!t->relocatable) {
+        t->parts[t->nparts++] = (struct part){.kind = NO_FILE};
+        list_files(ctx, t, HIDDEN);
+        t->parts[t->nparts++] = (struct part){.kind = HIDDEN};
     }
+    list_files(ctx, t, GLOBALS);
+    t->parts[t->nparts++] = (struct part){.kind = GLOBALS};
+}
+
+/* The symbol without a name is for others behind it, where there are names of files at all. */
+static void drop_no_file(struct table *t)
+{
+    struct part *no_file = NULL;
+    bool hidden = false;
+    for (uint32_t i = 0; i < t->nparts; i++) {
+        if (t->parts[i].kind == NO_FILE)
+            no_file = &t->parts[i];
+        hidden |= t->parts[i].kind == HIDDEN && t->parts[i].count;
+    }
+    if (no_file && (!hidden || t->discard == KLD_DISCARD_ALL || t->retains))
+        no_file->count = 0;
 }
 
 /* Numbers and offsets of the parts; returns the number of the first global symbol. */
@@ -685,7 +723,7 @@ static uint32_t sum_parts(struct table *t)
     t->strtab_size = 1;
     for (uint32_t i = 0; i < t->nparts; i++) {
         struct part *part = &t->parts[i];
-        if (!part->local && !first_global)
+        if (part->kind == GLOBALS && !first_global)
             first_global = t->nsymbols;
         part->first = (uint32_t)t->nsymbols;
         part->names = t->strtab_size;
@@ -771,12 +809,37 @@ static void make_tables(struct kld_session *ctx, struct table *t)
             ->link = symtab;
 }
 
+/* Which undefined names a complete program may have: none, but where the user said so. */
+static bool keeps_undefined(const struct kld_session *ctx)
+{
+    const struct kld_options *o = &ctx->options;
+    return elf_keeps_relocs(ctx) || o->warn_unresolved || o->no_inhibit_exec ||
+           o->unresolved == KLD_UNRESOLVED_IGNORE_ALL ||
+           o->unresolved == KLD_UNRESOLVED_IGNORE_IN_OBJECT_FILES;
+}
+
+/* Some types and bindings mean what they mean only in a file of that ABI. */
+static void note_abi(struct kld_session *ctx, const struct table *t)
+{
+    struct elf_link *elf = elf_state(ctx);
+    bool gnu = elf->uses_gnu_osabi;
+    for (uint32_t i = 0; i < t->nparts; i++)
+        gnu |= t->parts[i].gnu;
+    for (size_t i = 1; i < elf->dynsyms.len; i++) {
+        const struct kld_symbol *sym = elf->dynsyms.data[i];
+        gnu |= sym->kind == KLD_SYM_DEFINED && (sym->unique || sym->type == KLD_TYPE_IFUNC);
+    }
+    elf->uses_gnu_osabi = gnu;
+}
+
 void elf_symtab_synth(struct kld_session *ctx)
 {
     struct table *t = KLD_NEW(&ctx->arena, struct table);
     t->relocatable = elf_state(ctx)->is_relocatable;
     t->keeps_relocs = elf_keeps_relocs(ctx);
+    t->keeps_undefined = keeps_undefined(ctx);
     t->discard = (enum kld_discard)ctx->options.discard;
+    note_abi(ctx, t);
     if (ctx->options.strip == KLD_STRIP_ALL) {
         if (!t->keeps_relocs)
             return;
@@ -788,6 +851,8 @@ void elf_symtab_synth(struct kld_session *ctx)
     list_rest(ctx, t);
     list_parts(ctx, t);
     kld_parallel_for(ctx, t->nparts, 4, count_part, t);
+    drop_no_file(t);
+    note_abi(ctx, t);
     uint32_t first_global = sum_parts(t);
     if (t->nsymbols > UINT32_MAX || t->strtab_size > UINT32_MAX) {
         kld_error(ctx, "too-large", NULL, "the symbol table is too large: %llu symbols with %llu "
