@@ -13,6 +13,9 @@ bool kld_io_open(struct kld_session *ctx, const char *path, struct kld_bytes *by
 /* Whether path names something that can be opened for reading and is not a directory. */
 bool kld_io_exists(struct kld_session *ctx, const char *path);
 
+/* Paths of all inputs that have been opened, sorted; from the session's arena. Returns how many. */
+size_t kld_io_paths(struct kld_session *ctx, const char ***paths);
+
 /* The output being written. */
 struct kld_output {
     int fd;          /* -1: in memory */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -191,6 +192,28 @@ bool kld_io_exists(struct kld_session *ctx, const char *path)
     /* What is looked for is opened next. */
     struct kld_bytes bytes;
     return kld_io_open(ctx, path, &bytes);
+}
+
+static int compare_paths(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Sorted, since threads may have opened some in any order. */
+size_t kld_io_paths(struct kld_session *ctx, const char ***paths)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < BUCKETS; i++)
+        for (struct input_file *f = ctx->io->buckets[i]; f; f = f->next)
+            count++;
+    *paths = KLD_NEW_ARRAY(&ctx->arena, const char *, count);
+    size_t n = 0;
+    for (size_t i = 0; i < BUCKETS; i++)
+        for (struct input_file *f = ctx->io->buckets[i]; f; f = f->next)
+            (*paths)[n++] = f->path;
+    if (count)
+        qsort(*paths, count, sizeof(**paths), compare_paths);
+    return count;
 }
 
 void kld_io_free(struct kld_session *ctx)

@@ -2,14 +2,30 @@
 #define _GNU_SOURCE
 #include "src/link.h"
 #include <time.h>
+#include "src/depfile.h"
 #include "src/gc.h"
 #include "src/icf.h"
 #include "src/layout.h"
+#include "src/mapfile.h"
 #include "src/merge.h"
+#include "src/report.h"
 #include "src/resolve.h"
 #include "src/undefined.h"
 
-/* ---- passes that are no more than a call of the format ---- */
+/* ---- passes that are no more than a few calls ---- */
+
+static void load(struct kld_session *ctx)
+{
+    kld_load(ctx);
+    if (!kld_has_failed(ctx))
+        kld_report_extracted(ctx);
+}
+
+static void resolve(struct kld_session *ctx)
+{
+    kld_resolve(ctx);
+    kld_report_traced_symbols(ctx);
+}
 
 static void scan_file(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
 {
@@ -49,6 +65,12 @@ static void write_output(struct kld_session *ctx)
         kld_write(ctx);
 }
 
+static void describe(struct kld_session *ctx)
+{
+    kld_write_map(ctx);
+    kld_write_depfile(ctx);
+}
+
 /* The previous output stays in place until here: a link that fails leaves it as it was, as lld
  * and mold do (GNU ld removes it). */
 static void commit(struct kld_session *ctx)
@@ -77,17 +99,14 @@ static bool pass(struct kld_session *ctx, const char *name, void (*run)(struct k
     return kld_checkpoint(ctx);
 }
 
-bool kld_link_passes(struct kld_session *ctx)
+static bool run_passes(struct kld_session *ctx)
 {
-    kld_pool_init(ctx, (unsigned)KLD_MIN(ctx->options.threads, UINT32_MAX));
-    kld_io_init(ctx);
-    kld_undefined_init(ctx);
     return kld_checkpoint(ctx) && /* an option may have been wrong */
 
            /* Every input that is part of the link is mapped and parsed; names have ids. */
-           pass(ctx, "load", kld_load) &&
+           pass(ctx, "load", load) &&
            /* Every symbol is bound to its definition; COMDAT groups are elected; atoms exist. */
-           pass(ctx, "resolve", kld_resolve) &&
+           pass(ctx, "resolve", resolve) &&
            /* atom.live is final, but for what folding takes away. */
            pass(ctx, "gc", kld_gc) &&
            /* Of atoms that mean the same one is left; the others point at it. */
@@ -106,6 +125,18 @@ bool kld_link_passes(struct kld_session *ctx)
            pass(ctx, "finish", finish) &&
            /* All bytes are in the output, relocated, with the build id of what they are. */
            pass(ctx, "write", write_output) &&
+           /* The files that describe the output are there: map, dependencies. */
+           pass(ctx, "describe", describe) &&
            /* The output has its name. */
            pass(ctx, "commit", commit);
+}
+
+bool kld_link_passes(struct kld_session *ctx)
+{
+    kld_pool_init(ctx, (unsigned)KLD_MIN(ctx->options.threads, UINT32_MAX));
+    kld_io_init(ctx);
+    kld_undefined_init(ctx);
+    bool done = run_passes(ctx);
+    kld_report_statistics(ctx);
+    return done;
 }

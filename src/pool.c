@@ -222,6 +222,11 @@ unsigned kld_pool_size(const struct kld_session *ctx)
     return ctx->pool->size;
 }
 
+unsigned kld_pool_started(const struct kld_session *ctx)
+{
+    return KLD_MAX(ctx->pool->started, 1u);
+}
+
 struct kld_worker *kld_pool_worker(struct kld_session *ctx, unsigned index)
 {
     return &ctx->pool->workers[index];

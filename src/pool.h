@@ -31,6 +31,8 @@ uint8_t *kld_worker_buffer(struct kld_worker *worker, size_t size);
 
 /* Number of workers that kld_parallel_for may use, at least 1. */
 unsigned kld_pool_size(const struct kld_session *ctx);
+/* Threads that have been needed so far, the caller's included. */
+unsigned kld_pool_started(const struct kld_session *ctx);
 struct kld_worker *kld_pool_worker(struct kld_session *ctx, unsigned index);
 
 /* The arena of the calling thread, for what any code may be called from (messages, files). */
