@@ -147,6 +147,7 @@ static void finish(struct kld_session *ctx)
     elf_eh_finish(ctx);
     elf_dynrel_finish(ctx);
     elf_dynamic_finish(ctx);
+    elf_compress_debug(ctx);
 }
 
 const struct kld_format_ops kld_format_elf = {
