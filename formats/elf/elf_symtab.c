@@ -110,15 +110,13 @@ static bool put(struct walk *w, struct kld_str name, elf_sym **out, elf_sym *scr
     return true;
 }
 
-static uint32_t number_of(const struct kld_section *section)
-{
-    return elf_section_number(section) == SHN_ABS ? 0 : section->number;
-}
-
-/* The record's section: a real one, or SHN_ABS where it did not make it into the output. */
+/* The record's section: a real one, or SHN_ABS where it did not make it into the output. The
+ * headers are none, but what is in them moves with the image, as does the section behind them. */
 static void set_place(struct walk *w, elf_sym *out, const struct kld_section *section)
 {
-    uint32_t number = number_of(section);
+    uint32_t number = section ? section->number : 0;
+    if (section && section == elf_state(w->ctx)->headers)
+        number = 1;
     if (number)
         set_section(w, out, number);
     else
@@ -305,6 +303,14 @@ static void walk_locals(struct walk *w, const struct part *part)
 
 /* ---- global symbols ---- */
 
+/* Whether to other modules the symbol is its PLT entry: an imported function whose address this
+ * program takes, and an exported ifunc, which is a plain function to them. */
+static bool is_plt_entry(const struct kld_symbol *sym)
+{
+    return sym->aux && kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT) &&
+           (sym->kind == KLD_SYM_IMPORTED || (sym->type == KLD_TYPE_IFUNC && sym->exported));
+}
+
 static unsigned symbol_type(const struct kld_symbol *sym)
 {
     switch ((enum kld_symbol_type)sym->type) {
@@ -314,8 +320,8 @@ static unsigned symbol_type(const struct kld_symbol *sym)
         return STT_FUNC;
     case KLD_TYPE_TLS:
         return STT_TLS;
-    case KLD_TYPE_IFUNC: /* whoever takes the address of its PLT entry gets a plain function */
-        return kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT) ? STT_FUNC : STT_GNU_IFUNC;
+    case KLD_TYPE_IFUNC:
+        return is_plt_entry(sym) ? STT_FUNC : STT_GNU_IFUNC;
     case KLD_TYPE_SECTION:
         return STT_SECTION;
     case KLD_TYPE_FILE:
@@ -367,11 +373,11 @@ static void set_definition(struct walk *w, elf_sym *out, const struct kld_symbol
 
 static void set_value(struct walk *w, elf_sym *out, const struct kld_symbol *sym)
 {
-    bool plt = sym->aux && kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT);
+    bool plt = is_plt_entry(sym);
     out->st_size = sym->size;
     switch ((enum kld_symbol_kind)sym->kind) {
     case KLD_SYM_DEFINED:
-        if (plt && sym->type == KLD_TYPE_IFUNC) {
+        if (plt) {
             out->st_value = elf_symbol_address(w->ctx, sym);
             set_place(w, out, plt_section(w->ctx, sym));
         } else {
@@ -437,10 +443,8 @@ static bool is_rest(const struct table *t, const struct kld_symbol *sym)
         return false;
     switch ((enum kld_symbol_kind)sym->kind) {
     case KLD_SYM_UNDEFINED:
-        if (!t->keeps_undefined && !sym->imported &&
-            (kld_symbol_has(sym, KLD_SYM_REF_STRONG) ||
-             atomic_load_explicit(&sym->visibility, memory_order_relaxed)))
-            return false; /* only dead code has it, or zero for good */
+        if (!t->keeps_undefined && !sym->imported)
+            return false; /* only dead code has it, or it is weak and zero for good */
         return kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
     case KLD_SYM_IMPORTED:
         return kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
