@@ -387,7 +387,11 @@ static void set_table_addresses(struct kld_session *ctx)
         elf->tls_start = seg->addr;
         elf->tls_end = seg->addr + seg->memsize;
         elf->tls_align = seg->align;
-        set_point(elf, ELF_AT_TLS, seg->first, seg->addr);
+        /* Its offset from the thread pointer is 0 in a program, that in the module's block is 0 in
+         * a library: x86-64 adds @DTPOFF values to it that a program's link turns into @TPOFF. */
+        set_point(elf, ELF_AT_TLS, seg->first,
+                  elf->is_shared ? seg->addr : seg->addr - (uint64_t)elf->arch->tp_offset(ctx, seg->addr));
+
     }
 }
 

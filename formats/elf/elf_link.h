@@ -129,7 +129,9 @@ struct elf_link {
     uint32_t got_plt_reserved; /* slots before entry 0 of .got.plt */
     uint32_t first_exported;                /* index in dynsyms of the first definition */
     bool has_dynamic_list;
-    bool no_gotpcrelx; /* layout found a relaxed reference out of range: scan again without */
+    _Atomic uint64_t memory_size; /* of all atoms in memory, before gc: the image is no larger but
+                                     for tables and padding */
+    bool no_gotpcrelx; /* the image may be too large for references that bypass the GOT */
     bool uses_gnu_osabi; /* STT_GNU_IFUNC or STB_GNU_UNIQUE is defined here */
     struct kld_symbol *entry; /* or NULL: */
     uint64_t entry_number;    /* -e NUMBER */

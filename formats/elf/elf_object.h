@@ -107,6 +107,9 @@ static inline struct elf_target elf_resolve(const struct kld_session *ctx,
 
 #include "formats/elf/elf_link.h"
 
+/* The address of a symbol in the output, PLT entries and copies seen through. */
+uint64_t elf_symbol_address(const struct kld_session *ctx, const struct kld_symbol *sym);
+
 static inline struct elf_target elf_resolve(const struct kld_session *ctx,
                                             const struct elf_object *obj, uint32_t r_sym,
                                             int64_t addend)
@@ -143,8 +146,11 @@ static inline struct elf_target elf_resolve(const struct kld_session *ctx,
         } else {
             t.value = atom->addr + sym->st_value;
         }
-        if (kld_unlikely(obj->nlocals))
+        if (kld_unlikely(obj->nlocals)) {
             t.sym = elf_local_symbol(obj, r_sym);
+            if (t.sym && t.sym->type == KLD_TYPE_IFUNC && elf_state(ctx)->addresses)
+                t.value = elf_symbol_address(ctx, t.sym);
+        }
         return t;
     }
     t.value = sym->st_value; /* SHN_ABS, or symbol 0 */

@@ -676,6 +676,11 @@ static void bind_shared_symbol(struct elf_shared *lib, uint32_t i, struct kld_sy
 void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file)
 {
     (void)worker;
+    uint64_t size = 0;
+    for (uint32_t i = 0; i < file->natoms; i++)
+        if (file->atoms[i].flags & KLD_ATOM_ALLOC)
+            size += file->atoms[i].size;
+    atomic_fetch_add_explicit(&elf_state(ctx)->memory_size, size, memory_order_relaxed);
     for (uint32_t i = 0; i < file->nglobals; i++) {
         if (!kld_resolve_won(ctx, file, i))
             continue;

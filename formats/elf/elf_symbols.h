@@ -14,9 +14,6 @@ void elf_bind_all(struct kld_session *ctx);
  * elf_link.addresses. */
 void elf_fix_symbols(struct kld_session *ctx);
 
-/* The address of a symbol in the output, PLT entries and copies seen through. */
-uint64_t elf_symbol_address(const struct kld_session *ctx, const struct kld_symbol *sym);
-
 /* A symbol that the linker defines, hidden, at an output section (or absolute if NULL): only if
  * something refers to it and nothing defines it. value is relative to the section's start. */
 struct kld_symbol *elf_provide(struct kld_session *ctx, const char *name);
