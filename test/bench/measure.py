@@ -2,7 +2,7 @@
 """Times linkers on link workloads, interleaved, and prints a table for each.
 
     measure.py WORKLOAD... --linker NAME='COMMAND [OPTION...]' ... [-n 7] [--ref mold]
-               [--threads N] [--fork] [--keep] [--edit NAME] [--json FILE]
+               [--threads N] [--fork] [--keep] [--edit NAME] [--prio N] [--json FILE]
 
 A WORKLOAD is a response file that a make-* script has written. Each linker is started as
 `COMMAND @WORKLOAD -o OUT OPTION...` from the workload's folder (or from the one that its file `cwd`
@@ -241,6 +241,16 @@ class Bench:
             'linkers': [{**asdict(l), 'argv': self.argv(l)} for l in self.linkers]}
 
 
+def prioritise(nice):
+    if not nice:
+        return
+    os.setpriority(os.PRIO_PROCESS, 0, nice)
+    # Where sessions are scheduled as groups, the value counts within this one's group only.
+    autogroup = Path('/proc/self/autogroup')
+    if autogroup.exists():
+        autogroup.write_text(str(nice))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -255,9 +265,12 @@ def main():
     parser.add_argument('--keep', action='store_true')
     parser.add_argument('--keep-outputs', action='store_true', help='for a look at them afterwards')
     parser.add_argument('--edit', default='')
+    parser.add_argument('--prio', type=int, default=0, metavar='N',
+                        help='nice value; one below 0 (as root) keeps others away')
     parser.add_argument('--json', type=Path)
     parser.add_argument('--timer', required=True, type=os.path.abspath, help='timer.c, compiled')
     args = parser.parse_args()
+    prioritise(args.prio)
     results = []
     shown = False
     for path in args.workloads:
