@@ -8,7 +8,7 @@
 #include "src/layout.h"
 #include "src/mapfile.h"
 #include "src/merge.h"
-#include "src/report.h"
+#include "src/explain.h"
 #include "src/resolve.h"
 #include "src/undefined.h"
 

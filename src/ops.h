@@ -125,11 +125,6 @@ struct kld_format_ops {
 
     /* Optional. Local symbol number i of a file; false: there are no more. */
     bool (*local)(const struct kld_file *file, uint32_t i, struct kld_local *out);
-    /* Optional. The line of source that a byte of an atom comes from, by the debug information of
-     * its file; *source from the arena. Before layout as well as after. */
-    bool (*source_line)(struct kld_session *ctx, struct kld_arena *arena,
-                        const struct kld_atom *atom, uint64_t offset, const char **source,
-                        uint32_t *line);
 };
 
 struct kld_arch_ops {

@@ -1,6 +1,7 @@
 #include "src/place.h"
 #include "src/demangle.h"
 #include "src/session.h"
+#include "src/srcline.h"
 
 const char *kld_file_label(struct kld_arena *arena, const struct kld_file *file)
 {
@@ -83,8 +84,7 @@ const char *kld_describe_place(struct kld_session *ctx, struct kld_arena *arena,
             kld_arena_printf(arena, "%s, function %s", place, kld_shown_name(ctx, arena, function));
     const char *source = NULL;
     uint32_t line = 0;
-    if (!ctx->format->source_line ||
-        !ctx->format->source_line(ctx, arena, atom, offset, &source, &line))
+    if (!kld_source_line(ctx, arena, atom, offset, &source, &line))
         return kld_arena_printf(arena, "\n%s%s", lead, place);
     return kld_arena_printf(arena, "\n%s%s:%u\n>>> %*s%s", lead, source, line,
                             (int)strlen(lead) - 4, "", place);

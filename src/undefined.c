@@ -109,7 +109,9 @@ static bool is_allowed(const struct kld_session *ctx, const struct kld_symbol *s
     case KLD_UNRESOLVED_IGNORE_IN_OBJECT_FILES: return true;
     case KLD_UNRESOLVED_AUTO:
         /* A shared library may leave it to the program, but not what is not visible there. */
-        return ctx->options.kind == KLD_KIND_SHARED && sym->visibility == KLD_VISIBILITY_DEFAULT;
+        return ctx->options.kind == KLD_KIND_SHARED &&
+               atomic_load_explicit(&sym->visibility, memory_order_relaxed) ==
+                   KLD_VISIBILITY_DEFAULT;
     default: return false;
     }
 }
@@ -302,7 +304,7 @@ static struct undefined *take_all(struct kld_undefined *all)
 
 static const char *kind_of(const struct kld_symbol *sym)
 {
-    switch (sym->visibility) {
+    switch (atomic_load_explicit(&sym->visibility, memory_order_relaxed)) {
     case KLD_VISIBILITY_INTERNAL: return "undefined internal symbol";
     case KLD_VISIBILITY_HIDDEN: return "undefined hidden symbol";
     case KLD_VISIBILITY_PROTECTED: return "undefined protected symbol";

@@ -1,4 +1,4 @@
-#include "src/report.h"
+#include "src/explain.h"
 #include <sys/resource.h>
 #include "src/place.h"
 #include "src/resolve.h"

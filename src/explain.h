@@ -1,6 +1,6 @@
-/* report.h - what the user asked to be told of the link. */
-#ifndef KLD_SRC_REPORT_H
-#define KLD_SRC_REPORT_H
+/* explain.h - what the user asked to be told of the link. */
+#ifndef KLD_SRC_EXPLAIN_H
+#define KLD_SRC_EXPLAIN_H
 
 #include "src/base.h"
 
