@@ -17,7 +17,8 @@
  * Relocations of records are applied by the CPU's ordinary loop on a copy with the offsets in the
  * contribution. The copy is made in passing, a few at a time, and thrown away again, unless one of
  * them may need a dynamic relocation: those are found again by number, so that the whole
- * contribution keeps its copy (`fixed`), and then its CIEs are not shared.
+ * contribution keeps its copy (`fixed`), and then its CIEs are not shared. So it is with
+ * --emit-relocs.
  *
  * Sources: LSB Core 5.0, 10.6 (.eh_frame, .eh_frame_hdr); x86-64 psABI 4.2.4. */
 #define XXH_INLINE_ALL
@@ -524,7 +525,7 @@ static bool scan_in_batches(struct kld_session *ctx, struct kld_worker *worker,
 static void scan_section(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
                          struct elf_eh_section *s)
 {
-    bool fix = !survey(ctx, obj, s) && elf_state(ctx)->is_pic;
+    bool fix = (!survey(ctx, obj, s) && elf_state(ctx)->is_pic) || ctx->options.emit_relocs;
     if (!fix)
         fix = !scan_in_batches(ctx, worker, obj, s);
     if (fix) {

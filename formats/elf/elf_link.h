@@ -8,6 +8,7 @@ struct elf_arch_ops;
 struct elf_object;
 struct elf_versions;
 struct elf_dynamic;
+struct elf_relocatable;
 struct elf_dynrels;
 struct elf_dynsym;
 struct elf_eh_output;
@@ -125,6 +126,7 @@ struct elf_link {
     KLD_VEC(struct kld_symbol *) iplt;      /* ifuncs: entries behind those of plt */
     KLD_VEC(struct kld_symbol *) dynsyms;   /* [0] is NULL; .dynsym in order */
     KLD_VEC(struct kld_symbol *) copies;    /* with a copy relocation */
+    uint32_t plt_got_size;     /* of an entry in .plt.got */
     uint32_t plt_header;       /* bytes before entry 0 of .plt */
     uint32_t got_plt_reserved; /* slots before entry 0 of .got.plt */
     uint32_t first_exported;                /* index in dynsyms of the first definition */
@@ -146,6 +148,7 @@ struct elf_link {
     struct elf_eh_output *eh;    /* elf_eh.c */
     struct elf_gc *gc;           /* elf_gc.c */
     struct elf_properties *properties; /* elf_property.c */
+    struct elf_relocatable *relocatable; /* elf_relocatable.c */
 };
 
 static inline struct elf_link *elf_state(const struct kld_session *ctx)

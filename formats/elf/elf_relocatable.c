@@ -38,10 +38,10 @@ struct relocs {
     uint32_t file;
 };
 
-struct relocatable {
+struct elf_relocatable {
     struct variant **variants; /* by id of the section of that name */
     size_t nvariants;
-    KLD_VEC(struct group) groups;
+    KLD_VEC(struct group) groups; /* by file and input section */
     struct kld_section **rela_of; /* by section id */
     size_t nrela;
 };
@@ -54,7 +54,7 @@ static const struct kld_atom *live_atom(const struct elf_object *obj, uint32_t s
 
 /* ---- sections of -r ---- */
 
-static struct kld_section *join(struct kld_session *ctx, struct relocatable *r,
+static struct kld_section *join(struct kld_session *ctx, struct elf_relocatable *r,
                                 struct kld_section *named, struct variant want)
 {
     struct variant **at = named->id < r->nvariants ? &r->variants[named->id] : NULL;
@@ -93,7 +93,7 @@ static struct variant variant_of(const struct elf_object *obj, const struct kld_
                             .entsize = sh->sh_entsize};
 }
 
-static void place_atom(struct kld_session *ctx, struct relocatable *r, struct elf_object *obj,
+static void place_atom(struct kld_session *ctx, struct elf_relocatable *r, struct elf_object *obj,
                        struct kld_atom *atom)
 {
     struct variant v = variant_of(obj, atom);
@@ -140,7 +140,7 @@ static struct kld_atom *group_member(const struct elf_object *obj, struct kld_by
     return (struct kld_atom *)live_atom(obj, kld_get32(words.ptr + 4 * k));
 }
 
-static void take_group(struct kld_session *ctx, struct relocatable *r, uint32_t f, uint32_t shndx,
+static void take_group(struct kld_session *ctx, struct elf_relocatable *r, uint32_t f, uint32_t shndx,
                        uint8_t *grouped)
 {
     struct elf_object *obj = elf_object(ctx->files[f]);
@@ -164,7 +164,7 @@ static void take_group(struct kld_session *ctx, struct relocatable *r, uint32_t 
 }
 
 /* Sections that refer to others come after them: their place depends on where those went. */
-static void place_file(struct kld_session *ctx, struct relocatable *r, uint32_t f)
+static void place_file(struct kld_session *ctx, struct elf_relocatable *r, uint32_t f)
 {
     struct elf_object *obj = elf_object(ctx->files[f]);
     uint8_t *grouped = kld_worker_buffer(kld_pool_worker(ctx, 0), obj->nshdrs + 1);
@@ -183,7 +183,7 @@ static void place_file(struct kld_session *ctx, struct relocatable *r, uint32_t 
 }
 
 /* What -d made of COMMON symbols joins the inputs' .bss. */
-static void place_commons(struct kld_session *ctx, struct relocatable *r)
+static void place_commons(struct kld_session *ctx, struct elf_relocatable *r)
 {
     for (size_t i = 0; i < ctx->made.len; i++) {
         struct kld_atom *atom = ctx->made.data[i];
@@ -196,7 +196,7 @@ static void place_commons(struct kld_session *ctx, struct relocatable *r)
     }
 }
 
-static void place_inputs(struct kld_session *ctx, struct relocatable *r)
+static void place_inputs(struct kld_session *ctx, struct elf_relocatable *r)
 {
     r->nvariants = ctx->sections.len;
     r->variants = KLD_NEW_ARRAY(&ctx->arena, struct variant *, r->nvariants);
@@ -280,7 +280,7 @@ static bool keeps_relocs_of(const struct kld_atom *atom)
            (atom->kind == KLD_ATOM_BYTES || atom->kind == KLD_ATOM_RECORDS);
 }
 
-static struct kld_section *rela_section(struct kld_session *ctx, struct relocatable *r,
+static struct kld_section *rela_section(struct kld_session *ctx, struct elf_relocatable *r,
                                         struct kld_section *target)
 {
     struct kld_section *s = r->rela_of[target->id];
@@ -294,7 +294,7 @@ static struct kld_section *rela_section(struct kld_session *ctx, struct relocata
     return r->rela_of[target->id] = s;
 }
 
-static void make_relocs(struct kld_session *ctx, struct relocatable *r)
+static void make_relocs(struct kld_session *ctx, struct elf_relocatable *r)
 {
     r->nrela = ctx->sections.len;
     r->rela_of = KLD_NEW_ARRAY(&ctx->arena, struct kld_section *, r->nrela);
@@ -316,7 +316,7 @@ static void make_relocs(struct kld_session *ctx, struct relocatable *r)
     }
 }
 
-static void link_relocs(struct kld_session *ctx, const struct relocatable *r)
+static void link_relocs(struct kld_session *ctx, const struct elf_relocatable *r)
 {
     const struct kld_atom *symtab = elf_state(ctx)->synth[ELF_SYMTAB];
     for (size_t i = 0; symtab && i < r->nrela; i++)
@@ -405,8 +405,27 @@ static uint32_t signature(const struct kld_session *ctx, const struct group *g)
     return elf_symtab_number(ctx, g->file, sym);
 }
 
+const struct kld_section *elf_relocatable_group(const struct kld_session *ctx, uint32_t f,
+                                                uint32_t shndx)
+{
+    const struct elf_relocatable *r = elf_state(ctx)->relocatable;
+    size_t lo = 0, hi = r->groups.len;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        const struct group *g = &r->groups.data[mid];
+        if (g->file < f || (g->file == f && g->input_index < shndx))
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if (lo == r->groups.len || r->groups.data[lo].file != f ||
+        r->groups.data[lo].input_index != shndx)
+        return NULL;
+    return r->groups.data[lo].section;
+}
+
 /* The contents: flags, then the members with their relocation sections behind them. */
-static void make_groups(struct kld_session *ctx, struct relocatable *r)
+static void make_groups(struct kld_session *ctx, struct elf_relocatable *r)
 {
     const struct kld_atom *symtab = elf_state(ctx)->synth[ELF_SYMTAB];
     for (size_t i = 0; symtab && i < r->groups.len; i++) {
@@ -432,7 +451,7 @@ static void make_groups(struct kld_session *ctx, struct relocatable *r)
 
 /* ---- the pass ---- */
 
-static void make_object(struct kld_session *ctx, struct relocatable *r)
+static void make_object(struct kld_session *ctx, struct elf_relocatable *r)
 {
     place_inputs(ctx, r);
     mark_stack(ctx);
@@ -444,7 +463,8 @@ static void make_object(struct kld_session *ctx, struct relocatable *r)
 
 void elf_relocatable_synth(struct kld_session *ctx)
 {
-    struct relocatable *r = KLD_NEW(&ctx->arena, struct relocatable);
+    struct elf_relocatable *r = KLD_NEW(&ctx->arena, struct elf_relocatable);
+    elf_state(ctx)->relocatable = r;
     if (elf_state(ctx)->is_relocatable)
         make_object(ctx, r);
     else

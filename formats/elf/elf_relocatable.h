@@ -9,4 +9,9 @@
 void elf_relocatable_needs(struct kld_session *ctx, const struct elf_object *obj, uint64_t *locals,
                            _Atomic uint8_t *globals);
 
+/* The output's section for group section shndx of ctx->files[f] under -r; NULL if the group is not
+ * in it. */
+const struct kld_section *elf_relocatable_group(const struct kld_session *ctx, uint32_t f,
+                                                uint32_t shndx);
+
 #endif

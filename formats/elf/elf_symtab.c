@@ -243,6 +243,12 @@ static struct kld_str file_name(const struct kld_file *file)
     return kld_str(slash ? slash + 1 : path);
 }
 
+/* In an atom, or (the signature of a group) in a section only, or (absolute) in neither. */
+struct place {
+    const struct kld_atom *atom;
+    const struct kld_section *section;
+};
+
 static uint64_t local_value(const struct walk *w, const struct kld_atom *atom, const elf_sym *sym)
 {
     if (!atom)
@@ -252,8 +258,26 @@ static uint64_t local_value(const struct walk *w, const struct kld_atom *atom, c
     return ELF64_ST_TYPE(sym->st_info) == STT_TLS ? tls_value(w, value) : value;
 }
 
+/* Where a local symbol is; false if that is not part of the output. */
+static bool find_local(const struct walk *w, const struct part *part, uint32_t shndx,
+                       struct place *place)
+{
+    const struct elf_object *obj = part->obj;
+    *place = (struct place){0};
+    if (shndx == ELF_RESERVED(SHN_ABS))
+        return true;
+    if (w->table->relocatable && shndx < obj->nshdrs && obj->shdrs[shndx].sh_type == SHT_GROUP) {
+        place->section = elf_relocatable_group(w->ctx, part->file, shndx);
+        return place->section;
+    }
+    place->atom = kept_atom(w->ctx, elf_section_atom(obj, shndx));
+    if (place->atom)
+        place->section = section_of(w->ctx, place->atom);
+    return place->atom;
+}
+
 static void put_local(struct walk *w, uint32_t i, const elf_sym *sym, struct kld_str name,
-                      const struct kld_atom *atom)
+                      const struct place *place)
 {
     elf_sym *out, scratch;
     if (w->local_numbers)
@@ -263,11 +287,8 @@ static void put_local(struct walk *w, uint32_t i, const elf_sym *sym, struct kld
         out->st_info = sym->st_info;
         out->st_other = sym->st_other;
         out->st_size = sym->st_size;
-        if (atom)
-            set_place(w, out, section_of(w->ctx, atom));
-        else
-            out->st_shndx = SHN_ABS;
-        out->st_value = local_value(w, atom, sym);
+        set_place(w, out, place->section);
+        out->st_value = local_value(w, place->atom, sym);
     }
     w->count++;
 }
@@ -287,9 +308,8 @@ static void walk_locals(struct walk *w, const struct part *part)
         bool needed = is_needed(w, part->file, i);
         if (!needed && w->table->discard == KLD_DISCARD_ALL)
             continue;
-        const struct kld_atom *atom = NULL;
-        if (shndx != ELF_RESERVED(SHN_ABS) &&
-            !(atom = kept_atom(w->ctx, elf_section_atom(obj, shndx))))
+        struct place place;
+        if (!find_local(w, part, shndx, &place))
             continue;
         struct kld_str name = kld_str((const char *)obj->strtab.ptr + sym->st_name);
         if (!needed && is_discarded_name(w, obj, shndx, name))
@@ -297,7 +317,7 @@ static void walk_locals(struct walk *w, const struct part *part)
         if (type != STT_FILE && !has_file)
             put_file_name(w, file_name(&obj->base));
         has_file = true;
-        put_local(w, i, sym, name, atom);
+        put_local(w, i, sym, name, &place);
     }
 }
 
@@ -610,7 +630,7 @@ static void number_sections(struct kld_session *ctx, struct table *t)
         const struct kld_file *file = ctx->files[f];
         for (uint32_t i = 0; i < file->natoms; i++) {
             const struct kld_atom *atom = kept_atom(ctx, &file->atoms[i]);
-            if (!atom || (!atom->size && !t->relocatable))
+            if (!atom)
                 continue;
             struct kld_section *section = section_of(ctx, atom);
             if (t->section_numbers[section->id])
