@@ -244,8 +244,14 @@ class Bench:
 def prioritise(nice):
     if not nice:
         return
+    if os.getpid() == os.getpgid(0):     # the first process of a job cannot leave it
+        child = os.fork()
+        if child:
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os.setsid()
     os.setpriority(os.PRIO_PROCESS, 0, nice)
-    # Where sessions are scheduled as groups, the value counts within this one's group only.
+    # Where sessions are scheduled as groups, the value counts within the group only: hence a session
+    # of its own, whose group gets it as well.
     autogroup = Path('/proc/self/autogroup')
     if autogroup.exists():
         autogroup.write_text(str(nice))
