@@ -215,8 +215,10 @@ static void write_plt_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, 
 
 static void write_plt_got_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot)
 {
-    (void)ctx;
-    x64_plt_short(out, at, slot);
+    if (ctx->options.z_ibtplt)
+        x64_plt_ibt(out, at, slot);
+    else
+        x64_plt_short(out, at, slot);
 }
 
 static void write_plt_sec_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot)
@@ -225,9 +227,9 @@ static void write_plt_sec_entry(struct kld_session *ctx, uint8_t *out, uint64_t 
     x64_plt_ibt(out, at, slot);
 }
 
-static uint64_t lazy_target(uint64_t plt_entry)
+static uint64_t lazy_target(const struct kld_session *ctx, uint64_t plt_entry)
 {
-    return plt_entry + X64_PLT_PUSH;
+    return ctx->options.z_ibtplt ? plt_entry : plt_entry + X64_PLT_PUSH;
 }
 
 const struct elf_arch_ops x64_elf = {
@@ -253,6 +255,7 @@ const struct elf_arch_ops x64_elf = {
     .plt_entry_size = X64_PLT_ENTRY_SIZE,
     .plt_got_entry_size = X64_PLT_GOT_ENTRY_SIZE,
     .plt_entry_size_ibt = X64_PLT_ENTRY_SIZE,
+    .plt_got_entry_size_ibt = X64_PLT_GOT_ENTRY_SIZE_IBT,
     .write_plt_header = write_plt_header,
     .write_plt_entry = write_plt_entry,
     .write_plt_got_entry = write_plt_got_entry,

@@ -40,6 +40,7 @@ struct elf_arch_ops {
     /* PLT: a header and entries of fixed size; .plt.got-like entries jump through a GOT slot. */
     uint32_t plt_header_size, plt_entry_size, plt_got_entry_size;
     uint32_t plt_entry_size_ibt; /* with -z ibtplt: entries in .plt.sec; 0: has none */
+    uint32_t plt_got_entry_size_ibt; /* of .plt.got, there */
     void (*write_plt_header)(struct kld_session *ctx, uint8_t *out);
     /* Entry number n (of .rela.plt) at address `at`, for the .got.plt slot at `slot`. */
     void (*write_plt_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot,
@@ -49,7 +50,7 @@ struct elf_arch_ops {
     void (*write_plt_sec_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot);
     uint32_t got_plt_reserved; /* slots at the start of .got.plt */
     /* First value of a lazy .got.plt slot: address in the PLT entry that pushes the index. */
-    uint64_t (*lazy_target)(uint64_t plt_entry);
+    uint64_t (*lazy_target)(const struct kld_session *ctx, uint64_t plt_entry);
 
     /* Offset of the thread-local block from the thread pointer: the value of `address` (inside
      * the PT_TLS image at [start, end), aligned) relative to the thread pointer, and to the

@@ -171,7 +171,7 @@ uint64_t elf_plt_address(const struct kld_session *ctx, const struct kld_symbol 
     const struct elf_link *elf = elf_state(ctx);
     const struct elf_aux *aux = elf_aux(ctx, sym);
     if (aux->plt_got != ELF_NONE)
-        return elf->plt_got_addr + (uint64_t)aux->plt_got * elf->arch->plt_got_entry_size;
+        return elf->plt_got_addr + (uint64_t)aux->plt_got * elf->plt_got_size;
     uint32_t n = aux->plt != ELF_NONE ? aux->plt : (uint32_t)elf->plt.len + aux->iplt;
     if (elf->synth[ELF_PLT_SEC])
         return elf->plt_sec_addr + (uint64_t)n * elf->arch->plt_entry_size_ibt;
@@ -219,7 +219,7 @@ static void write_plt_got(struct kld_session *ctx, struct kld_worker *w,
 {
     (void)w, (void)atom;
     const struct elf_link *elf = elf_state(ctx);
-    uint32_t size = elf->arch->plt_got_entry_size;
+    uint32_t size = elf->plt_got_size;
     for (uint32_t n = 0; n < elf->plt_got.len; n++)
         elf->arch->write_plt_got_entry(
             ctx, out + (size_t)n * size, elf->plt_got_addr + (uint64_t)n * size,
@@ -235,7 +235,7 @@ static void write_got_plt(struct kld_session *ctx, struct kld_worker *w,
         kld_put64(out, elf->synth[ELF_DYNAMIC]->addr);
     out += 8ull * elf->got_plt_reserved;
     for (uint32_t n = 0; n < elf->plt.len; n++)
-        kld_put64(out + 8ull * n, elf->arch->lazy_target(lazy_entry(elf, n)));
+        kld_put64(out + 8ull * n, elf->arch->lazy_target(ctx, lazy_entry(elf, n)));
 }
 
 /* The value of a slot that needs no dynamic relocation, or that of a RELATIVE one. */
@@ -296,6 +296,7 @@ static void make_tables(struct kld_session *ctx)
     struct elf_link *elf = elf_state(ctx);
     size_t nplt = elf->plt.len + elf->iplt.len;
     bool split = ctx->options.z_ibtplt && elf->arch->plt_entry_size_ibt;
+    elf->plt_got_size = split ? elf->arch->plt_got_entry_size_ibt : elf->arch->plt_got_entry_size;
     elf->plt_header = elf->plt.len ? elf->arch->plt_header_size : 0;
     elf->got_plt_reserved = elf->is_dynamic ? elf->arch->got_plt_reserved : 0;
     if (nplt)
@@ -303,8 +304,8 @@ static void make_tables(struct kld_session *ctx)
                        elf->plt_header + nplt * elf->arch->plt_entry_size, write_plt);
     if (elf->plt_got.len)
         make_generated(ctx, ELF_PLT_GOT, ".plt.got", SHF_ALLOC | SHF_EXECINSTR,
-                       elf->arch->plt_got_entry_size, 3,
-                       elf->plt_got.len * elf->arch->plt_got_entry_size, write_plt_got);
+                       elf->plt_got_size, 3,
+                       elf->plt_got.len * elf->plt_got_size, write_plt_got);
     if (nplt && split)
         make_generated(ctx, ELF_PLT_SEC, ".plt.sec", SHF_ALLOC | SHF_EXECINSTR, 16, 4,
                        nplt * elf->arch->plt_entry_size_ibt, write_plt_sec);
