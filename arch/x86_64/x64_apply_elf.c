@@ -124,10 +124,18 @@ static uint64_t size_of(const struct place *f)
     return f->obj->syms[f->r_sym].st_size;
 }
 
-/* x@TPOFF + a; an undefined weak variable is at offset 0. */
+/* _TLS_MODULE_BASE_, to which code adds x@DTPOFF. */
+static bool is_module_base(const struct place *f)
+{
+    const struct kld_symbol *sym = symbol_of(f);
+    return sym && sym->synthetic && sym->type == KLD_TYPE_TLS;
+}
+
+/* x@TPOFF + a; an undefined weak variable is at offset 0. So is the module's base: in a program
+ * the x@DTPOFF added to it is x@TPOFF (x64_dtpoff_is_tpoff). */
 static uint64_t tp_value(const struct place *f, int64_t a)
 {
-    if (class_of(f) == X64_CONSTANT)
+    if (class_of(f) == X64_CONSTANT || is_module_base(f))
         return (uint64_t)a;
     return (uint64_t)x64_tp_offset(f->ctx, value_of(f)) + (uint64_t)a;
 }

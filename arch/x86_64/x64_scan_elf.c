@@ -296,8 +296,8 @@ static uint32_t scan_edge(const struct edge *e)
     case R_X86_64_TLSLD: return scan_tls_call(e, false);
     case R_X86_64_DTPOFF32:
     case R_X86_64_DTPOFF64:
-        if (e->class == X64_DYNAMIC)
-            reject(e, "is an offset in this module, but another one may define the variable");
+        if (e->class == X64_DYNAMIC && symbol_of(e)->kind != KLD_SYM_DEFINED)
+            reject(e, "is an offset in this module, but another one defines the variable");
         break;
     case R_X86_64_GOTTPOFF: scan_gottpoff(e); break;
     case R_X86_64_TPOFF32:
