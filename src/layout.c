@@ -86,6 +86,7 @@ struct kld_section *kld_section_get(struct kld_session *ctx, struct kld_arena *a
         pthread_mutex_lock(&ctx->section_index.lock);
         struct kld_section *s = find_or_add(ctx, name, &spare, &added);
         uint32_t cap = (uint32_t)ctx->sections.cap;
+        bool full = ctx->sections.len == cap;
         if (added) {
             s->type = type;
             s->format_flags = format_flags;
@@ -100,6 +101,8 @@ struct kld_section *kld_section_get(struct kld_session *ctx, struct kld_arena *a
             spare.section = KLD_NEW(arena, struct kld_section);
             spare.section->name = kld_arena_strndup(arena, name.ptr, name.len);
         }
+        if (!full)
+            continue;
         spare.cap = cap ? cap * 2 : 64;
         spare.sections = KLD_NEW_ARRAY(arena, struct kld_section *, spare.cap);
         spare.ids = KLD_NEW_ARRAY(arena, uint32_t, 2 * (size_t)spare.cap);
