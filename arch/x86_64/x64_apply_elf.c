@@ -86,8 +86,8 @@ static bool has_plt(const struct kld_session *ctx, const struct kld_symbol *sym)
     return aux->plt != ELF_NONE || aux->plt_got != ELF_NONE || aux->iplt != ELF_NONE;
 }
 
-/* S. Scan gave an ifunc whose address is used directly a PLT entry, which is its address. */
-static uint64_t value_of(const struct place *f)
+/* S of a local name: an ifunc whose address is used has a PLT entry, which is its address. */
+static uint64_t local_value(const struct place *f)
 {
     struct elf_target t = elf_resolve(f->ctx, f->obj, f->r_sym, f->a);
     if (kld_unlikely(t.sym && t.sym->type == KLD_TYPE_IFUNC) && has_plt(f->ctx, t.sym))
@@ -95,14 +95,24 @@ static uint64_t value_of(const struct place *f)
     return t.value;
 }
 
-/* L: S for what a branch reaches without a PLT entry. */
-static uint64_t branch_target(const struct place *f)
+/* S. That of a global name takes no look at the symbol, which would be a cache miss. */
+static inline uint64_t value_of(const struct place *f)
 {
-    struct elf_target t = elf_resolve(f->ctx, f->obj, f->r_sym, f->a);
-    if (t.sym && (elf_is_dynamic_symbol(t.sym) || t.sym->type == KLD_TYPE_IFUNC) &&
-        has_plt(f->ctx, t.sym))
-        return elf_plt_address(f->ctx, t.sym);
-    return t.value;
+    if (f->r_sym < f->obj->first_global)
+        return local_value(f);
+    return f->elf->addresses[f->obj->base.ids[f->r_sym - f->obj->first_global]];
+}
+
+/* L, or S for what a branch reaches without a PLT entry. */
+static inline uint64_t branch_target(const struct place *f)
+{
+    if (f->r_sym < f->obj->first_global)
+        return local_value(f);
+    kld_symid id = f->obj->base.ids[f->r_sym - f->obj->first_global];
+    const struct kld_symbol *sym = &f->ctx->symbols[id];
+    if (kld_unlikely(elf_is_dynamic_symbol(sym)) && has_plt(f->ctx, sym))
+        return elf_plt_address(f->ctx, sym);
+    return f->elf->addresses[id];
 }
 
 /* G */
