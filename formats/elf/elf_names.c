@@ -1,6 +1,7 @@
 /* elf_names.c - the default policy of GNU ld's built-in scripts: .text.foo goes to .text, and so
  * on. A linker script would be another policy in this place. */
 #include "formats/elf/elf_names.h"
+#include "formats/elf/elf_ctors.h"
 #include "src/layout.h"
 
 /* Input sections called `name` or, where it is followed by a dot, `name.*`. Longer prefixes of
@@ -85,12 +86,6 @@ static struct kld_str output_name(struct kld_session *ctx, struct kld_str name, 
         for (size_t i = 0; i < KLD_COUNT(linkonce); i++)
             if (kld_str_starts(name, linkonce[i].prefix))
                 return kld_str(linkonce[i].name);
-    if (kld_str_starts(name, ".ctors."))
-        return KLD_STR(".ctors");
-    if (kld_str_starts(name, ".dtors."))
-        return KLD_STR(".dtors");
-    if (kld_str_starts(name, ".zdebug"))
-        return name;
     return name;
 }
 
@@ -127,6 +122,8 @@ struct kld_section *elf_output_section(struct kld_session *ctx, struct kld_arena
         cache->entries[rule].type == sh->sh_type && cache->entries[rule].entsize == sh->sh_entsize)
         return cache->entries[rule].section;
     struct kld_str out = relocatable ? name : output_name(ctx, name, rule);
+    if (!relocatable && elf_is_ctors(obj, name))
+        out = name.ptr[1] == 'c' ? KLD_STR(".init_array") : KLD_STR(".fini_array");
     struct kld_section *section =
         kld_section_get(ctx, arena, out, output_type(out, sh->sh_type), flags, sh->sh_entsize);
     if (rule >= 0) {

@@ -7,6 +7,7 @@
  * Sources: gABI chapters 4 and 5 (object files), the Linux extensions of the GNU ABI. */
 #include "formats/elf/elf_arch.h"
 #include "formats/elf/elf_compress.h"
+#include "formats/elf/elf_ctors.h"
 #include "formats/elf/elf_eh.h"
 #include "formats/elf/elf_names.h"
 #include "src/layout.h"
@@ -611,10 +612,13 @@ void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct k
     for (uint32_t i = 1; i < obj->nshdrs; i++)
         if (obj->shdrs[i].sh_type == SHT_RELA && obj->atom_of[i] != ELF_DISCARDED)
             attach_relocs(ctx, obj, i);
-    if (!elf_state(ctx)->is_relocatable)
-        for (uint32_t i = 0; i < n; i++)
-            if (is_unwind(obj, file->atoms[i].input_index))
-                elf_eh_parse(ctx, worker, obj, &file->atoms[i]);
+    for (uint32_t i = 0; i < n && !elf_state(ctx)->is_relocatable; i++) {
+        struct kld_atom *atom = &file->atoms[i];
+        if (is_unwind(obj, atom->input_index))
+            elf_eh_parse(ctx, worker, obj, atom);
+        else if (elf_is_ctors(obj, elf_section_name(obj, atom->input_index)))
+            elf_reverse_ctors(ctx, worker, atom);
+    }
     if (discarded)
         forget_discarded(obj);
 }
