@@ -84,44 +84,25 @@ static bool next_round(struct kld_session *ctx, struct kld_gc *gc)
 
 /* ---- the rest goes ---- */
 
-/* Debug information of a file of which nothing else is left would describe nothing. A file that
- * never held anything else is another matter. */
-static bool is_deserted(const struct kld_file *file)
-{
-    bool had = false;
-    for (uint32_t i = 0; i < file->natoms; i++) {
-        const struct kld_atom *a = &file->atoms[i];
-        if (!(a->flags & KLD_ATOM_ALLOC) || !a->size || a->kind == KLD_ATOM_RECORDS || !a->live)
-            continue;
-        if (a->live == MARKED)
-            return false;
-        had = true;
-    }
-    return had;
-}
-
 static void sweep(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t f)
 {
     (void)worker, (void)arg;
     struct kld_file *file = ctx->files[f];
-    bool deserted = is_deserted(file);
     for (uint32_t i = 0; i < file->natoms; i++) {
         struct kld_atom *a = &file->atoms[i];
         if (a->kind == KLD_ATOM_RECORDS) /* the format drops records one by one */
             a->live = a->live != 0;
         else
-            a->live = a->live == MARKED && !(deserted && (a->flags & KLD_ATOM_DEBUG));
+            a->live = a->live == MARKED;
     }
 }
 
 /* --print-gc-sections, before sweep. */
 static void print_file(struct kld_session *ctx, const struct kld_file *file)
 {
-    bool deserted = is_deserted(file);
     for (uint32_t i = 0; i < file->natoms; i++) {
         const struct kld_atom *a = &file->atoms[i];
-        bool goes = a->live == CANDIDATE || (deserted && a->live && (a->flags & KLD_ATOM_DEBUG));
-        if (!goes || a->kind == KLD_ATOM_RECORDS || !a->size)
+        if (a->live != CANDIDATE || a->kind == KLD_ATOM_RECORDS || !a->size)
             continue;
         struct kld_str name = ctx->format->atom_name(a);
         if (file->member)

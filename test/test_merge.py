@@ -129,7 +129,6 @@ def test_constants_of_any_size(t, size):
     assert elf.section('.rodata').size == 4 * size
 
 
-@deviates(bfd='aligns sections, not their pieces', lld='keeps one alignment a section')
 def test_a_piece_keeps_the_alignment_of_its_offset(t):
     t.asm('a.o', START + '''
         .section .rodata.str1.16,"aMS",@progbits,1
