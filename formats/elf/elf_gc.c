@@ -273,9 +273,31 @@ static void mark_name(struct kld_session *ctx, kld_mark *mark, const char *name)
         mark_symbol(ctx, kld_pool_worker(ctx, 0), mark, kld_symbol_find(ctx, kld_str(name)));
 }
 
+static bool is_defined_name(struct kld_session *ctx, const char *name)
+{
+    const struct kld_symbol *sym = name ? kld_symbol_find(ctx, kld_str(name)) : NULL;
+    return sym && (sym->kind == KLD_SYM_DEFINED || sym->kind == KLD_SYM_COMMON);
+}
+
+/* -r keeps what it is told to: there is no entry point that it could begin at. */
+static void check_object_roots(struct kld_session *ctx)
+{
+    const struct kld_options *o = &ctx->options;
+    bool found = is_defined_name(ctx, o->entry);
+    for (size_t i = 0; i < o->undefined.len; i++)
+        found |= is_defined_name(ctx, o->undefined.data[i]);
+    for (size_t i = 0; i < o->require_defined.len; i++)
+        found |= is_defined_name(ctx, o->require_defined.data[i]);
+    if (!found)
+        kld_error(ctx, "gc-sections", NULL,
+                  "--gc-sections requires a defined symbol root specified by -e or -u");
+}
+
 void elf_gc_roots(struct kld_session *ctx, kld_mark *mark)
 {
     const struct kld_options *o = &ctx->options;
+    if (elf_state(ctx)->is_relocatable)
+        check_object_roots(ctx);
     struct elf_gc *gc = KLD_NEW(&ctx->scratch, struct elf_gc);
     elf_state(ctx)->gc = gc;
     gc->mark = mark;

@@ -301,6 +301,34 @@ static bool read_groups(struct kld_session *ctx, struct kld_worker *worker, stru
     return true;
 }
 
+/* ---- versions ---- */
+
+static bool same_place(const struct elf_object *obj, uint32_t a, uint32_t b)
+{
+    return elf_sym_section(obj, a) == elf_sym_section(obj, b) &&
+           obj->syms[a].st_value == obj->syms[b].st_value;
+}
+
+/* `.symver foo, foo@@V` leaves both names in the object. They are one definition, not two: the
+ * plain one only refers to the other. */
+static void join_versioned(struct elf_object *obj)
+{
+    const char *names = (const char *)obj->strtab.ptr;
+    for (uint32_t i = 0; i < obj->base.nglobals; i++) {
+        const char *name = names + obj->syms[obj->first_global + i].st_name;
+        const char *at = strstr(name, "@@");
+        if (!at || KLD_NAME_CLASS(obj->base.classes[i]) == KLD_NAME_UNDEF)
+            continue;
+        size_t len = (size_t)(at - name);
+        for (uint32_t k = 0; k < obj->base.nglobals; k++) {
+            const char *plain = names + obj->syms[obj->first_global + k].st_name;
+            if (same_place(obj, obj->first_global + i, obj->first_global + k) &&
+                strncmp(plain, name, len) == 0 && !plain[len])
+                obj->base.classes[k] = (uint8_t)((obj->base.classes[k] & ~7) | KLD_NAME_UNDEF);
+        }
+    }
+}
+
 /* ---- parse ---- */
 
 static bool parse_object(struct kld_session *ctx, struct kld_worker *worker,
@@ -344,6 +372,8 @@ static bool parse_object(struct kld_session *ctx, struct kld_worker *worker,
             return false;
     for (uint32_t i = file->nglobals; i < file->nnames; i++)
         file->classes[i] = KLD_NAME_GROUP;
+    if (obj->has_versions)
+        join_versioned(obj);
     return true;
 }
 
