@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include "src/archive.h"
 #include "src/assign.h"
+#include "src/glob.h"
 #include "src/inputs.h"
 
 /* A member that an index or a lazy object offers. */
@@ -62,6 +63,8 @@ struct loader {
     uint8_t *seen;
     struct lazy_member **lazy;
     uint32_t limit;
+    KLD_VEC(kld_symid) forced; /* by --undefined-glob */
+    size_t parsed;             /* files of parse_queue that are */
     KLD_VEC(struct lazy_member *) extract_queue;
     KLD_VEC(struct kld_file *) live;
 };
@@ -96,6 +99,13 @@ static struct kld_file *sniff(struct loader *l, const struct kld_input_file *fro
     enum kld_probe kind = kld_probe_bytes(ctx, from, bytes, member);
     if (kind == KLD_PROBE_OBJECT)
         return new_file(l, from, KLD_FILE_OBJECT, bytes, member, offset);
+    if (kind == KLD_PROBE_SHARED && !member &&
+        (ctx->options.is_static || ctx->options.kind == KLD_KIND_RELOCATABLE)) {
+        kld_error(ctx, "bad-input",
+                  &(struct kld_where){.path = from->path, .order = from->position},
+                  "attempted static link of dynamic object");
+        return NULL;
+    }
     if (kind == KLD_PROBE_SHARED && !member)
         return new_file(l, from, KLD_FILE_SHARED, bytes, NULL, 0);
     return NULL;
@@ -350,6 +360,7 @@ static void parse_and_intern(struct loader *l, size_t first, size_t first_archiv
         struct kld_archive_input *a = l->archives.data[first_archive + i];
         sources[n + i] = (struct kld_name_source){a, index_name_at, a->nentries, a->ids};
     }
+    l->parsed = l->parse_queue.len;
     kld_names_intern(ctx, &ctx->resolver->names, sources, n + na);
     if (ctx->resolver->wraps.len)
         for (size_t i = 0; i < n; i++)
@@ -398,9 +409,32 @@ static void note_offers(struct loader *l)
     }
 }
 
+/* --undefined-glob: names that an archive offers count as -u if they match. */
+static void expand_undefined_globs(struct loader *l)
+{
+    struct kld_session *ctx = l->ctx;
+    for (size_t i = 0; i < ctx->options.undefined_glob.len; i++) {
+        struct kld_glob glob =
+            kld_glob_compile(&ctx->arena, kld_str(ctx->options.undefined_glob.data[i]));
+        for (kld_symid id = 0; id < kld_names_limit(&ctx->resolver->names); id++) {
+            struct kld_str name = kld_names_get(&ctx->resolver->names, id);
+            if (!name.ptr || !kld_glob_match(&glob, name))
+                continue;
+            *kld_vec_push(&ctx->arena, &ctx->options.undefined) =
+                kld_arena_strndup(&ctx->arena, name.ptr, name.len);
+            *kld_vec_push(l->scratch, &l->forced) = id;
+            if (l->lazy[id] && !l->lazy[id]->wanted)
+                want(l, l->lazy[id]);
+        }
+    }
+}
+
 static void guess_members(struct loader *l)
 {
     note_offers(l);
+    expand_undefined_globs(l);
+    if (l->forced.len)
+        parse_and_intern(l, l->parsed, l->archives.len);
     for (size_t done = 0; done < l->parse_queue.len;) {
         size_t end = l->parse_queue.len;
         for (; done < end; done++) {
@@ -415,6 +449,8 @@ static void guess_members(struct loader *l)
     }
     memset(l->seen, 0, l->limit);
     memset(l->lazy, 0, l->limit * sizeof(*l->lazy));
+    for (size_t i = 0; i < l->forced.len; i++)
+        l->seen[l->forced.data[i]] = SEEN_UNDEF;
 }
 
 /* ---- step 3: deciding ---- */

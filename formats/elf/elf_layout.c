@@ -240,7 +240,7 @@ static void place_section(struct kld_session *ctx, struct cursor *at, struct kld
     uint64_t align = KLD_MAX(1ull << s->p2align, tls_alignment(ctx, s));
     struct kld_segment *seg = load_starting_at(ctx, s);
     if (at->in_relro && !s->relro && takes_memory(s)) {
-        at->addr = kld_align_up(at->addr, ctx->arch->common_page_size);
+        at->addr = kld_align_up(at->addr, elf_common_page(ctx));
         at->in_relro = false;
     }
     at->in_relro |= s->relro;
@@ -288,6 +288,24 @@ static void assign_addresses(struct kld_session *ctx)
     ctx->file_size = at.offset;
 }
 
+/* --check-sections: only addresses given by options can make sections overlap. */
+static void check_overlap(struct kld_session *ctx)
+{
+    if (!ctx->options.check_sections || !ctx->options.section_start.len)
+        return;
+    for (uint32_t i = 0; i < ctx->norder; i++)
+        for (uint32_t k = 0; k < i; k++) {
+            const struct kld_section *a = ctx->order[k], *b = ctx->order[i];
+            if (takes_memory(a) && takes_memory(b) && a->size && b->size &&
+                a->addr < b->addr + b->size && b->addr < a->addr + a->size)
+                kld_error(ctx, "overlap", NULL,
+                          "section %s [0x%llx, 0x%llx) overlaps section %s [0x%llx, 0x%llx)",
+                          b->name, (unsigned long long)b->addr,
+                          (unsigned long long)(b->addr + b->size), a->name,
+                          (unsigned long long)a->addr, (unsigned long long)(a->addr + a->size));
+        }
+}
+
 static void measure_segments(struct kld_session *ctx)
 {
     for (size_t i = 0; i < ctx->segments.len; i++) {
@@ -317,7 +335,7 @@ static void measure_segments(struct kld_session *ctx)
         } else if (seg->type == PT_GNU_RELRO) {
             /* Whole pages: layout has padded behind it. */
             seg->memsize =
-                kld_align_up(seg->addr + seg->memsize, ctx->arch->common_page_size) - seg->addr;
+                kld_align_up(seg->addr + seg->memsize, elf_common_page(ctx)) - seg->addr;
             seg->filesize = KLD_MIN(seg->memsize, KLD_MAX(seg->filesize, seg->memsize));
         }
     }
@@ -411,6 +429,7 @@ void elf_layout(struct kld_session *ctx)
             break;
         }
     }
+    check_overlap(ctx);
     set_points(ctx);
     elf_fix_symbols(ctx);
 }

@@ -28,6 +28,12 @@ void elf_begin(struct kld_session *ctx)
         (struct elf_aux){.got = ELF_NONE, .gottp = ELF_NONE, .tlsgd = ELF_NONE,
                          .tlsdesc = ELF_NONE, .plt = ELF_NONE, .plt_got = ELF_NONE,
                          .dynsym = ELF_NONE, .iplt = ELF_NONE};
+    if (o->z_pac_plt || o->z_force_bti || o->execute_only)
+        kld_error(ctx, "bad-option", NULL, "%s is not supported on %s",
+                  o->z_pac_plt     ? "-z pac-plt"
+                  : o->z_force_bti ? "-z force-bti"
+                                   : "--execute-only",
+                  ctx->arch->name);
     ctx->executable = !elf->is_relocatable;
     ctx->internal = elf_new_file(ctx, &ctx->arena, KLD_FILE_INTERNAL);
     ctx->internal->format = ctx->format;

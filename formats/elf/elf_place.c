@@ -468,6 +468,12 @@ uint64_t elf_max_page(const struct kld_session *ctx)
     return page ? page : ctx->arch->max_page_size;
 }
 
+uint64_t elf_common_page(const struct kld_session *ctx)
+{
+    uint64_t page = ctx->options.z_common_page_size;
+    return page ? page : ctx->arch->common_page_size;
+}
+
 /* sh_link and sh_info of the tables. */
 static void link_sections(struct kld_session *ctx)
 {

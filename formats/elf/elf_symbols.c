@@ -5,9 +5,11 @@
  * libraries that nothing needs are out; COMMON symbols have atoms; linker-defined ones exist,
  * though their values come with the layout. */
 #include "formats/elf/elf_symbols.h"
+#include <stdlib.h>
 #include "formats/elf/elf_arch.h"
 #include "formats/elf/elf_version.h"
 #include "src/assign.h"
+#include "src/demangle.h"
 #include "src/layout.h"
 #include "src/resolve.h"
 
@@ -174,32 +176,56 @@ static void measure_commons(struct kld_session *ctx)
     }
 }
 
+struct common {
+    struct kld_symbol *sym;
+    uint32_t order;
+};
+
+static int compare_commons(const void *a, const void *b, void *arg)
+{
+    const struct common *x = a, *y = b;
+    bool ascending = *(const int *)arg == KLD_SORT_COMMON_ASCENDING;
+    if (*(const int *)arg != KLD_SORT_COMMON_NONE && x->sym->value != y->sym->value)
+        return (x->sym->value < y->sym->value) == ascending ? -1 : 1;
+    return x->order < y->order ? -1 : x->order > y->order;
+}
+
+static void place_common(struct kld_session *ctx, struct kld_symbol *sym)
+{
+    bool tls = sym->type == KLD_TYPE_TLS;
+    struct kld_section *section =
+        kld_section_get(ctx, &ctx->arena, tls ? KLD_STR(".tbss") : KLD_STR(".bss"), SHT_NOBITS,
+                        SHF_ALLOC | SHF_WRITE | (tls ? SHF_TLS : 0), 0);
+    uint8_t flags = KLD_ATOM_ALLOC | KLD_ATOM_WRITE | KLD_ATOM_ZERO;
+    struct kld_atom *atom =
+        kld_atom_new(ctx, section, (uint8_t)(flags | (tls ? KLD_ATOM_TLS : 0)),
+                     (uint8_t)(sym->value > 1 ? kld_log2(sym->value) : 0), sym->size);
+    sym->kind = KLD_SYM_DEFINED;
+    sym->atom = atom;
+    sym->value = 0;
+    if (!tls)
+        sym->type = KLD_TYPE_OBJECT;
+}
+
 static void place_commons(struct kld_session *ctx)
 {
+    KLD_VEC(struct common) list = {0};
     for (uint32_t f = 0; f < ctx->nfiles; f++) {
         struct elf_object *obj = elf_object(ctx->files[f]);
         if (obj->base.kind != KLD_FILE_OBJECT || !obj->has_common)
             continue;
         for (uint32_t i = 0; i < obj->base.nglobals; i++) {
             struct kld_symbol *sym = &ctx->symbols[obj->base.ids[i]];
-            if (sym->kind != KLD_SYM_COMMON || sym->file != &obj->base)
-                continue;
-            bool tls = sym->type == KLD_TYPE_TLS;
-            struct kld_section *section = kld_section_get(
-                ctx, &ctx->arena, tls ? KLD_STR(".tbss") : KLD_STR(".bss"), SHT_NOBITS,
-                SHF_ALLOC | SHF_WRITE | (tls ? SHF_TLS : 0), 0);
-            struct kld_atom *atom = kld_atom_new(
-                ctx, section,
-                (uint8_t)(KLD_ATOM_ALLOC | KLD_ATOM_WRITE | KLD_ATOM_ZERO |
-                          (tls ? KLD_ATOM_TLS : 0)),
-                (uint8_t)(sym->value > 1 ? kld_log2(sym->value) : 0), sym->size);
-            sym->kind = KLD_SYM_DEFINED;
-            sym->atom = atom;
-            sym->value = 0;
-            if (!tls)
-                sym->type = KLD_TYPE_OBJECT;
+            if (sym->kind == KLD_SYM_COMMON && sym->file == &obj->base &&
+                sym->index == obj->first_global + i)
+                *kld_vec_push(&ctx->arena, &list) = (struct common){sym, (uint32_t)list.len};
         }
     }
+    if (list.len)
+        qsort_r(list.data, list.len, sizeof(*list.data), compare_commons,
+                &ctx->options.sort_common);
+    for (size_t i = 0; i < list.len; i++)
+        place_common(ctx, list.data[i].sym);
 }
 
 /* ---- shared libraries ---- */
@@ -215,6 +241,52 @@ static void drop_unneeded(struct kld_session *ctx)
     for (uint32_t f = 0; f < ctx->nfiles; f++)
         if (ctx->files[f]->kind == KLD_FILE_SHARED && !ctx->files[f]->as_needed)
             ctx->files[f]->needed = true;
+}
+
+/* Whether every library that `lib` needs is part of the link, so that what it leaves undefined must
+ * be defined here. GNU ld looks for the missing ones (-rpath-link); like lld, kld trusts them. */
+static bool has_all_needed(const struct kld_session *ctx, const struct elf_shared *lib)
+{
+    for (size_t i = 0; i < lib->needed.len; i++) {
+        bool found = false;
+        for (uint32_t f = 0; f < ctx->nfiles && !found; f++)
+            found = ctx->files[f]->kind == KLD_FILE_SHARED &&
+                    strcmp(elf_shared(ctx->files[f])->soname, lib->needed.data[i]) == 0;
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+static void check_library(struct kld_session *ctx, const struct elf_shared *lib)
+{
+    const struct kld_file *file = &lib->obj.base;
+    for (uint32_t i = 0; i < file->nglobals; i++) {
+        const struct kld_symbol *sym = &ctx->symbols[file->ids[i]];
+        if (KLD_NAME_CLASS(file->classes[i]) != KLD_NAME_UNDEF || sym->kind != KLD_SYM_UNDEFINED)
+            continue;
+        char *name = kld_demangle_name(&ctx->arena, kld_symbol_name(sym));
+        struct kld_where where = {.file = file, .symbol = name};
+        if (ctx->options.warn_unresolved)
+            kld_warning(ctx, "undefined-symbol", &where, "undefined reference to '%s'", name);
+        else
+            kld_error(ctx, "undefined-symbol", &where,
+                      "undefined reference to '%s' [--no-allow-shlib-undefined]", name);
+    }
+}
+
+/* --no-allow-shlib-undefined, the default for programs. */
+static void check_libraries(struct kld_session *ctx)
+{
+    int unresolved = ctx->options.unresolved;
+    bool check = ctx->options.allow_shlib_undefined == KLD_AUTO
+                     ? !elf_state(ctx)->is_shared && unresolved != KLD_UNRESOLVED_IGNORE_ALL &&
+                           unresolved != KLD_UNRESOLVED_IGNORE_IN_SHARED_LIBS
+                     : ctx->options.allow_shlib_undefined == KLD_NO;
+    for (uint32_t f = 0; check && f < ctx->nfiles; f++)
+        if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed &&
+            has_all_needed(ctx, elf_shared(ctx->files[f])))
+            check_library(ctx, elf_shared(ctx->files[f]));
 }
 
 /* ---- exported, imported, preemptible ---- */
@@ -327,6 +399,7 @@ void elf_bind_all(struct kld_session *ctx)
     define_linker_symbols(ctx);
     kld_assign_bind(ctx);
     elf_versions_assign(ctx);
+    check_libraries(ctx); /* while what unneeded libraries define still counts */
     kld_parallel_for(ctx, (ctx->nsymbols + ELF_SYMBOL_BLOCK - 1) / ELF_SYMBOL_BLOCK, 1, decide,
                      NULL);
 }

@@ -53,6 +53,8 @@ void elf_headers_begin(struct kld_session *ctx);
 
 /* -z max-page-size, or the CPU's */
 uint64_t elf_max_page(const struct kld_session *ctx);
+/* -z common-page-size, or the CPU's */
+uint64_t elf_common_page(const struct kld_session *ctx);
 
 /* elf_place.c, elf_layout.c: members of kld_format_ops */
 void elf_place(struct kld_session *ctx);

@@ -207,12 +207,30 @@ static bool some_object_has_versions(const struct kld_session *ctx)
     return false;
 }
 
+/* --no-undefined-version: every exact name of the script must be defined. */
+static void check_names(struct kld_session *ctx, const struct elf_versions *v)
+{
+    for (size_t i = 0; i < v->script.patterns.len; i++) {
+        const struct elf_version_pattern *p = &v->script.patterns.data[i];
+        if (p->cxx || p->local || (!p->literal && kld_glob_is_pattern(p->text)))
+            continue;
+        const struct kld_symbol *sym = kld_symbol_find(ctx, p->text);
+        if (sym && sym->kind != KLD_SYM_UNDEFINED && sym->kind != KLD_SYM_IMPORTED)
+            continue;
+        kld_error(ctx, "undefined-version", NULL,
+                  "version script assignment of '%.*s' to symbol '%.*s' failed: symbol not defined",
+                  KLD_FMT(v->script.nodes.data[p->node].name), KLD_FMT(p->text));
+    }
+}
+
 void elf_versions_assign(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
     struct elf_versions *v = elf->versions = KLD_NEW(&ctx->arena, struct elf_versions);
     bool suffixes = some_object_has_versions(ctx);
     read_all(ctx, v);
+    if (ctx->options.no_undefined_version)
+        check_names(ctx, v);
     if (suffixes)
         connect_all(ctx);
     if (!elf->is_dynamic || (!v->rules && !suffixes && !ctx->options.default_symver &&
