@@ -47,7 +47,7 @@ bool kld_archive_probe(struct kld_bytes bytes)
 }
 
 /* "/123": an offset into the table of names; in a thin archive also "/123:456". Entries end with
- * "/\n" (GNU), "\n", or NUL (COFF). */
+ * "/\n" (GNU), "\n", or NUL (Windows). */
 static const char *read_long_name(const struct kld_archive *archive, const char *p, const char *end,
                                   struct kld_archive_member *member)
 {
@@ -185,7 +185,7 @@ static const char *read_bsd_index(struct kld_archive *archive, struct kld_bytes 
 
 static const char *read_index(struct kld_archive *archive, uint8_t kind, struct kld_bytes data)
 {
-    if (archive->has_index) /* COFF has a second one, sorted: the first says the same */
+    if (archive->has_index) /* Windows has a second one, sorted, that says the same */
         return NULL;
     archive->has_index = true;
     archive->index_kind = kind;

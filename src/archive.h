@@ -1,10 +1,10 @@
 /* archive.h - reading ar archives, decoded in place.
  *
  * Understood: "!<arch>\n" and "!<thin>\n"; the GNU (System V) dialect with its index "/" or
- * "/SYM64/" and table of long names "//", which COFF import libraries share; the BSD dialect with
+ * "/SYM64/" and table of long names "//", which libraries for Windows share; the BSD dialect with
  * names behind the header ("#1/LEN") and index "__.SYMDEF[_64][ SORTED]". Formats: ar(5) of
- * FreeBSD, "ar File Format" of the System V ABI, chapter 7, "Archive (Library) File Format" of
- * the PE specification.
+ * FreeBSD, "ar File Format" of the System V ABI, chapter 7, "Archive (Library) File Format" in
+ * the specification of the PE format.
  *
  * Nothing here allocates (kld_archive_member_path aside) or changes the archive, so that any
  * number of threads may read one. Names and data are slices of the archive's bytes. A function
