@@ -105,6 +105,14 @@ static bool read_file(const struct kld_alloc *from, int fd, struct input_file *f
     return true;
 }
 
+/* Where the file really is: --chroot puts absolute paths into another root. */
+static const char *real_path(struct kld_session *ctx, const char *path)
+{
+    if (!ctx->options.chroot || path[0] != '/')
+        return path;
+    return kld_arena_printf(kld_pool_arena(ctx), "%s%s", ctx->options.chroot, path);
+}
+
 static bool open_file(struct kld_session *ctx, struct input_file *file)
 {
     if (ctx->host.open_file) {
@@ -112,13 +120,14 @@ static bool open_file(struct kld_session *ctx, struct input_file *file)
         size_t length = 0;
         file->of_host = true;
         errno = EIO; /* of hosts that do not say */
-        if (!ctx->host.open_file(ctx->host.context, file->path, &data, &length))
+        if (!ctx->host.open_file(ctx->host.context, real_path(ctx, file->path), &data,
+                                 &length))
             return false;
         file->bytes = (struct kld_bytes){data, length};
         return true;
     }
     /* O_NONBLOCK: looking at a fifo must not hang before it is known to be one. */
-    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    int fd = open(real_path(ctx, file->path), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
         return false;
     bool ok = read_file(&ctx->alloc, fd, file);

@@ -9,6 +9,7 @@
 #include "src/mapfile.h"
 #include "src/merge.h"
 #include "src/explain.h"
+#include "src/reproduce.h"
 #include "src/resolve.h"
 #include "src/undefined.h"
 
@@ -138,5 +139,6 @@ bool kld_link_passes(struct kld_session *ctx)
     kld_undefined_init(ctx);
     bool done = run_passes(ctx);
     kld_report_statistics(ctx);
-    return done;
+    kld_reproduce(ctx);
+    return kld_checkpoint(ctx) && done;
 }
