@@ -127,9 +127,7 @@ static bool run_passes(struct kld_session *ctx)
            /* All bytes are in the output, relocated, with the build id of what they are. */
            pass(ctx, "write", write_output) &&
            /* The files that describe the output are there: map, dependencies. */
-           pass(ctx, "describe", describe) &&
-           /* The output has its name. */
-           pass(ctx, "commit", commit);
+           pass(ctx, "describe", describe);
 }
 
 bool kld_link_passes(struct kld_session *ctx)
@@ -138,7 +136,9 @@ bool kld_link_passes(struct kld_session *ctx)
     kld_io_init(ctx);
     kld_undefined_init(ctx);
     bool done = run_passes(ctx);
+    kld_reproduce(ctx); /* a link that failed, too */
+    /* The output has its name, if all went well. */
+    done = kld_checkpoint(ctx) && done && pass(ctx, "commit", commit);
     kld_report_statistics(ctx);
-    kld_reproduce(ctx);
-    return kld_checkpoint(ctx) && done;
+    return done;
 }
