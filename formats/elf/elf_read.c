@@ -581,8 +581,10 @@ static void attach_relocs(struct kld_session *ctx, struct elf_object *obj, uint3
                      sh->sh_info);
         return;
     }
-    if (atom->kind == KLD_ATOM_PIECES)
+    if (atom->kind == KLD_ATOM_PIECES) {
         atom->kind = KLD_ATOM_BYTES; /* what differs by relocation cannot be merged by content */
+        atom->extra = NULL;
+    }
     if (atom->flags & KLD_ATOM_ZERO) {
         if (bytes.len)
             kld_bad_file(ctx, &obj->base, "section %u: relocations for a section without contents",
