@@ -158,8 +158,10 @@ static void report_counts(struct kld_session *ctx)
     }
     uint64_t names = 0, undefined = 0;
     for (kld_symid id = 0; id < ctx->nsymbols; id++) {
-        names += ctx->symbols[id].name != NULL;
-        undefined += ctx->symbols[id].name && ctx->symbols[id].kind == KLD_SYM_UNDEFINED;
+        const struct kld_symbol *sym = &ctx->symbols[id];
+        bool mentioned = sym->name && kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
+        names += mentioned; /* the others are from shared libraries and indices of archives */
+        undefined += mentioned && sym->kind == KLD_SYM_UNDEFINED;
     }
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
