@@ -16,6 +16,8 @@ struct result {
 static void append(const char *text, size_t len, void *opaque)
 {
     struct result *r = opaque;
+    if (!len) /* text may be NULL then */
+        return;
     if (len > LONGEST_RESULT - r->len)
         longjmp(r->too_long, 1);
     memcpy(r->text + r->len, text, len);
