@@ -9,8 +9,8 @@
 void kld_assign_add(struct kld_session *ctx, struct kld_str name, const struct kld_expr *expr,
                     bool provide, bool hidden)
 {
-    *kld_vec_push(&ctx->arena, &ctx->assigns) = (struct kld_assign){
-        .name = name, .expr = expr, .provide = provide, .hidden = hidden};
+    *kld_vec_push(&ctx->arena, &ctx->assigns) =
+        (struct kld_assign){.name = name, .expr = expr, .provide = provide, .hidden = hidden};
 }
 
 void kld_builtin_name(struct kld_session *ctx, struct kld_str name, uint8_t class)
@@ -125,8 +125,8 @@ void kld_assign_bind(struct kld_session *ctx)
     for (size_t i = 0; i < ctx->options.require_defined.len; i++) {
         const char *name = ctx->options.require_defined.data[i];
         const struct kld_symbol *sym = kld_symbol_find(ctx, kld_str(name));
-        if (!is_defined(sym) && !(sym && (sym->kind == KLD_SYM_COMMON ||
-                                          sym->kind == KLD_SYM_IMPORTED)))
+        if (!is_defined(sym) &&
+            !(sym && (sym->kind == KLD_SYM_COMMON || sym->kind == KLD_SYM_IMPORTED)))
             kld_error(ctx, "undefined-symbol", &(struct kld_where){.symbol = name},
                       "required symbol '%s' not defined", name);
     }

@@ -10,13 +10,13 @@
 #include <stdint.h>
 #include <string.h>
 
-#define KLD_COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define KLD_MIN(a, b) ((a) < (b) ? (a) : (b))
-#define KLD_MAX(a, b) ((a) > (b) ? (a) : (b))
-#define KLD_UNUSED __attribute__((unused))
+#define KLD_COUNT(array)      (sizeof(array) / sizeof((array)[0]))
+#define KLD_MIN(a, b)         ((a) < (b) ? (a) : (b))
+#define KLD_MAX(a, b)         ((a) > (b) ? (a) : (b))
+#define KLD_UNUSED            __attribute__((unused))
 #define KLD_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define kld_likely(x) __builtin_expect(!!(x), 1)
-#define kld_unlikely(x) __builtin_expect(!!(x), 0)
+#define kld_likely(x)         __builtin_expect(!!(x), 1)
+#define kld_unlikely(x)       __builtin_expect(!!(x), 0)
 
 /* The struct that holds the member at ptr. */
 #define kld_container(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))

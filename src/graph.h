@@ -91,10 +91,10 @@ enum kld_symbol_type {
 
 /* Facts gathered by all threads: test before you set. */
 enum {
-    KLD_SYM_REF_REGULAR = 1 << 0,        /* mentioned by a live object */
-    KLD_SYM_REF_STRONG = 1 << 1,         /* by a non-weak undefined reference in an object */
-    KLD_SYM_REF_SHARED = 1 << 2,         /* undefined in a shared library */
-    KLD_SYM_DEF_SHARED = 1 << 3,         /* also defined by a shared library */
+    KLD_SYM_REF_REGULAR = 1 << 0, /* mentioned by a live object */
+    KLD_SYM_REF_STRONG = 1 << 1,  /* by a non-weak undefined reference in an object */
+    KLD_SYM_REF_SHARED = 1 << 2,  /* undefined in a shared library */
+    KLD_SYM_DEF_SHARED = 1 << 3,  /* also defined by a shared library */
     KLD_SYM_NEED_GOT = 1 << 4,
     KLD_SYM_NEED_PLT = 1 << 5,
     KLD_SYM_NEED_COPY = 1 << 6,          /* copy relocation */
@@ -102,18 +102,18 @@ enum {
     KLD_SYM_NEED_TLSGD = 1 << 8,
     KLD_SYM_NEED_TLSDESC = 1 << 9,
     KLD_SYM_NEED_GOTTP = 1 << 10,
-    KLD_SYM_NEED_DYNSYM = 1 << 11,       /* a dynamic relocation names it */
+    KLD_SYM_NEED_DYNSYM = 1 << 11, /* a dynamic relocation names it */
     KLD_SYM_IN_DYNAMIC_RELOC = 1 << 12,
     KLD_SYM_WRAPPED = 1 << 13,
-    KLD_SYM_ROOT = 1 << 14,              /* gc: kept whoever refers to it */
-    KLD_SYM_TRACED = 1 << 15,            /* --trace-symbol */
+    KLD_SYM_ROOT = 1 << 14,   /* gc: kept whoever refers to it */
+    KLD_SYM_TRACED = 1 << 15, /* --trace-symbol */
 };
 #define KLD_SYM_NEEDS                                                                              \
     (KLD_SYM_NEED_GOT | KLD_SYM_NEED_PLT | KLD_SYM_NEED_COPY | KLD_SYM_NEED_CANONICAL_PLT |        \
      KLD_SYM_NEED_TLSGD | KLD_SYM_NEED_TLSDESC | KLD_SYM_NEED_GOTTP)
 
 struct kld_symbol {
-    const char *name; /* not terminated */
+    const char *name;      /* not terminated */
     struct kld_file *file; /* who defines it; for undefined ones the first that mentions it */
     union {
         struct kld_atom *atom;       /* DEFINED; NULL: see section */
@@ -122,8 +122,8 @@ struct kld_symbol {
     uint64_t value; /* offset in atom or section; the value; COMMON: alignment */
     uint64_t size;
     uint32_t name_len;
-    uint32_t index; /* number in file's own symbol table */
-    uint32_t aux;   /* 0, or index into the format's table of GOT/PLT/dynamic-symbol numbers */
+    uint32_t index;   /* number in file's own symbol table */
+    uint32_t aux;     /* 0, or index into the format's table of GOT/PLT/dynamic-symbol numbers */
     uint16_t version; /* of the format: version of an exported or imported symbol */
     _Atomic uint16_t flags; /* KLD_SYM_* */
     uint8_t kind;
@@ -135,8 +135,8 @@ struct kld_symbol {
     bool imported : 1;          /* in the dynamic symbol table as a reference */
     bool preemptible : 1;       /* another module may provide it at run time */
     bool in_section : 1;
-    bool synthetic : 1; /* made by the linker */
-    bool forced_local : 1;      /* by a version script or --exclude-libs */
+    bool synthetic : 1;    /* made by the linker */
+    bool forced_local : 1; /* by a version script or --exclude-libs */
 };
 
 /* Sets bits in sym->flags, writing only if something changes. */
@@ -175,7 +175,7 @@ enum kld_name_class {
     KLD_NAME_COMMON,
     KLD_NAME_GROUP, /* not a symbol: the signature of a COMDAT group */
 };
-#define KLD_NAME_CLASS(c) ((c)&7)
+#define KLD_NAME_CLASS(c)      ((c)&7)
 #define KLD_NAME_VISIBILITY(c) ((c) >> 4 & 3)
 
 /* One COMDAT group (or .gnu.linkonce section) of a file. */
@@ -190,20 +190,20 @@ struct kld_file {
     const char *path;
     const char *member; /* archive member, or NULL */
     struct kld_bytes bytes;
-    uint32_t index; /* rank in input order; smaller is earlier, unique among live files */
-    uint32_t position; /* of the input on the command line, */
+    uint32_t index;         /* rank in input order; smaller is earlier, unique among live files */
+    uint32_t position;      /* of the input on the command line, */
     uint64_t member_offset; /* then of the member in its archive */
     uint8_t kind;
-    bool live;         /* part of the link */
+    bool live; /* part of the link */
     bool parsed;
-    bool broken;       /* an error was reported; contents are not to be trusted */
-    bool as_needed;    /* shared: only if something needs it */
-    bool needed;       /* shared: something does */
+    bool broken;          /* an error was reported; contents are not to be trusted */
+    bool as_needed;       /* shared: only if something needs it */
+    bool needed;          /* shared: something does */
     bool by_library_name; /* -lfoo, not a path */
-    bool just_symbols; /* symbols only, no contents */
-    bool lazy;         /* an object between --start-lib and --end-lib, or an archive member */
-    bool exclude_libs; /* its symbols are not exported */
-    uint32_t nnames; /* names of global symbols, then signatures of groups */
+    bool just_symbols;    /* symbols only, no contents */
+    bool lazy;            /* an object between --start-lib and --end-lib, or an archive member */
+    bool exclude_libs;    /* its symbols are not exported */
+    uint32_t nnames;      /* names of global symbols, then signatures of groups */
     uint32_t nglobals;
     kld_symid *ids;   /* [nnames] */
     uint8_t *classes; /* [nnames] enum kld_name_class | visibility << 4 */
@@ -217,17 +217,17 @@ struct kld_file {
 
 struct kld_section {
     const char *name;
-    uint32_t id; /* index into session.sections */
+    uint32_t id;     /* index into session.sections */
     uint32_t number; /* in the output's section table, once layout has ordered them; 0: none */
     uint8_t flags;   /* KLD_ATOM_ALLOC ... KLD_ATOM_ZERO, of its atoms together */
     uint8_t p2align;
     bool relro;
     bool has_bytes; /* some atom has contents in the file */
-    bool keep;       /* written even if empty */
-    bool discarded;  /* not part of the output */
-    bool nameless;   /* one of several of its name: no lookup finds it */
-    uint32_t rank;   /* place in the output, of the format's policy */
-    uint64_t first;  /* input order of its first atom: breaks ties of rank */
+    bool keep;      /* written even if empty */
+    bool discarded; /* not part of the output */
+    bool nameless;  /* one of several of its name: no lookup finds it */
+    uint32_t rank;  /* place in the output, of the format's policy */
+    uint64_t first; /* input order of its first atom: breaks ties of rank */
     uint64_t addr;
     uint64_t offset; /* in the file */
     uint64_t size;
@@ -243,7 +243,7 @@ struct kld_section {
 };
 
 struct kld_segment {
-    uint32_t type, flags; /* of the format */
+    uint32_t type, flags;             /* of the format */
     struct kld_section *first, *last; /* of those ordered; NULL: covers headers only */
     bool headers;                     /* begins at the start of the file */
     uint64_t addr, offset, filesize, memsize, align;

@@ -213,28 +213,19 @@ static void run_command(struct expander *e, const char *path, unsigned flags,
         if (!ctx->options.entry)
             ctx->options.entry = text;
         break;
-    case KLD_SCRIPT_EXTERN:
-        *kld_vec_push(&ctx->arena, &ctx->options.undefined) = text;
-        break;
-    case KLD_SCRIPT_VERSION:
-        *kld_vec_push(&ctx->arena, &ctx->version_texts) = text;
-        break;
-    case KLD_SCRIPT_ASSIGN:
-        kld_assign_add(ctx, c->text, c->expr, c->provide, c->hidden);
-        break;
+    case KLD_SCRIPT_EXTERN: *kld_vec_push(&ctx->arena, &ctx->options.undefined) = text; break;
+    case KLD_SCRIPT_VERSION: *kld_vec_push(&ctx->arena, &ctx->version_texts) = text; break;
+    case KLD_SCRIPT_ASSIGN: kld_assign_add(ctx, c->text, c->expr, c->provide, c->hidden); break;
     case KLD_SCRIPT_ASSERT:
         kld_assign_add(ctx, (struct kld_str){0}, c->expr, false, false);
         ctx->assigns.data[ctx->assigns.len - 1].message = c->text;
         break;
-    case KLD_SCRIPT_OUTPUT:
-        ctx->options.output = text;
-        break;
+    case KLD_SCRIPT_OUTPUT: ctx->options.output = text; break;
     case KLD_SCRIPT_GROUP_BEGIN: /* every archive is searched until nothing new is found anyway */
     case KLD_SCRIPT_GROUP_END:
     case KLD_SCRIPT_OUTPUT_FORMAT: /* the first object fixes the target */
     case KLD_SCRIPT_OUTPUT_ARCH:
-    case KLD_SCRIPT_TARGET:
-        break;
+    case KLD_SCRIPT_TARGET: break;
     }
 }
 
@@ -244,13 +235,14 @@ static void take_script(struct expander *e, const char *path, struct kld_bytes b
     struct kld_session *ctx = e->ctx;
     struct kld_script script = {0};
     if (e->depth == MAX_SCRIPT_DEPTH) {
-        kld_error(ctx, "bad-script", &(struct kld_where){.path = path}, "scripts nested too deeply");
+        kld_error(ctx, "bad-script", &(struct kld_where){.path = path},
+                  "scripts nested too deeply");
         return;
     }
     if (!kld_script_parse(&ctx->arena, bytes, &script)) {
         kld_error(ctx, "bad-script",
-                  &(struct kld_where){.path = kld_arena_printf(&ctx->arena, "%s:%u", path,
-                                                               script.error_line)},
+                  &(struct kld_where){
+                      .path = kld_arena_printf(&ctx->arena, "%s:%u", path, script.error_line)},
                   "%s", script.error);
         return;
     }
@@ -296,8 +288,8 @@ static void take_file(struct expander *e, const char *path, struct kld_bytes byt
     struct kld_input_file from = {.path = path,
                                   .position = ++e->position,
                                   .flags = flags,
-                                  .exclude_libs = ctx->options.exclude_libs.len &&
-                                                  excluded(ctx, path)};
+                                  .exclude_libs =
+                                      ctx->options.exclude_libs.len && excluded(ctx, path)};
     if (ctx->options.trace)
         kld_note(ctx, "trace", NULL, "%s", path);
     e->take(e->arg, &from, bytes);

@@ -120,8 +120,7 @@ static bool open_file(struct kld_session *ctx, struct input_file *file)
         size_t length = 0;
         file->of_host = true;
         errno = EIO; /* of hosts that do not say */
-        if (!ctx->host.open_file(ctx->host.context, real_path(ctx, file->path), &data,
-                                 &length))
+        if (!ctx->host.open_file(ctx->host.context, real_path(ctx, file->path), &data, &length))
             return false;
         file->bytes = (struct kld_bytes){data, length};
         return true;

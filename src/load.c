@@ -135,9 +135,8 @@ static void bad_archive(struct loader *l, const struct kld_input_file *from, con
 /* The bytes and name of a member; for a thin archive those of the file it names. False if
  * reported. */
 static bool member_bytes(struct loader *l, const struct kld_input_file *from,
-                         const struct kld_archive *archive,
-                         const struct kld_archive_member *member, struct kld_bytes *bytes,
-                         const char **name)
+                         const struct kld_archive *archive, const struct kld_archive_member *member,
+                         struct kld_bytes *bytes, const char **name)
 {
     struct kld_session *ctx = l->ctx;
     *name = kld_arena_strndup(&ctx->arena, member->name.ptr, member->name.len);
@@ -196,8 +195,7 @@ static void add_members(struct loader *l, const struct kld_input_file *from,
         bad_archive(l, from, error, at);
 }
 
-static void add_archive(struct loader *l, const struct kld_input_file *from,
-                        struct kld_bytes bytes)
+static void add_archive(struct loader *l, const struct kld_input_file *from, struct kld_bytes bytes)
 {
     struct kld_session *ctx = l->ctx;
     struct kld_archive archive;
@@ -440,8 +438,8 @@ static void guess_members(struct loader *l)
         for (; done < end; done++) {
             const struct kld_file *file = l->parse_queue.data[done];
             for (uint32_t k = 0; k < file->nglobals; k++)
-                if (KLD_NAME_CLASS(file->classes[k]) == KLD_NAME_UNDEF &&
-                    l->lazy[file->ids[k]] && !(l->seen[file->ids[k]] & SEEN_DEF))
+                if (KLD_NAME_CLASS(file->classes[k]) == KLD_NAME_UNDEF && l->lazy[file->ids[k]] &&
+                    !(l->seen[file->ids[k]] & SEEN_DEF))
                     want(l, l->lazy[file->ids[k]]);
         }
         if (l->parse_queue.len > end)
@@ -553,8 +551,7 @@ static void decide_members(struct loader *l)
         } else if (in->lazy) {
             for (uint32_t k = 0; k < in->file->nglobals; k++) {
                 unsigned class = KLD_NAME_CLASS(in->file->classes[k]);
-                if (class == KLD_NAME_DEF || class == KLD_NAME_DEF_WEAK ||
-                    class == KLD_NAME_COMMON)
+                if (class == KLD_NAME_DEF || class == KLD_NAME_DEF_WEAK || class == KLD_NAME_COMMON)
                     meet_lazy(l, in->file->ids[k], in->lazy);
             }
             drain(l);
@@ -635,10 +632,9 @@ static void intern_wraps(struct kld_session *ctx)
         const char *name = ctx->options.wrap.data[i];
         *kld_vec_push(&ctx->arena, &ctx->resolver->wraps) = (struct kld_wrap){
             .name = kld_name_intern(ctx, kld_str(name)),
-            .wrapper = kld_name_intern(
-                ctx, kld_str(kld_arena_printf(&ctx->arena, "__wrap_%s", name))),
-            .real = kld_name_intern(ctx,
-                                    kld_str(kld_arena_printf(&ctx->arena, "__real_%s", name))),
+            .wrapper =
+                kld_name_intern(ctx, kld_str(kld_arena_printf(&ctx->arena, "__wrap_%s", name))),
+            .real = kld_name_intern(ctx, kld_str(kld_arena_printf(&ctx->arena, "__real_%s", name))),
         };
     }
 }

@@ -19,8 +19,8 @@ struct kld_wraps {
 struct kld_resolver {
     struct kld_wraps wraps;
     struct kld_names names;
-    struct kld_arena arena; /* for load and resolve only */
-    _Atomic uint64_t *best; /* by id: the winning vote */
+    struct kld_arena arena;        /* for load and resolve only */
+    _Atomic uint64_t *best;        /* by id: the winning vote */
     _Atomic uint32_t *group_owner; /* by id: 1 + index of the file whose group is kept */
 };
 

@@ -18,7 +18,7 @@ struct scatter {
     struct kld_names *names;
     struct kld_name_source *sources;
     size_t count;
-    struct name_ref **refs;                     /* [count] sorted by partition */
+    struct name_ref **refs;                      /* [count] sorted by partition */
     uint32_t (*starts)[KLD_NAME_PARTITIONS + 1]; /* [count] */
 };
 
@@ -87,8 +87,8 @@ kld_symid kld_names_intern_one(struct kld_session *ctx, struct kld_names *names,
 {
     uint64_t hash = hash_name(name.ptr, name.len);
     unsigned part = partition_of(hash);
-    return make_id(part, find_or_add(&names->parts[part], &ctx->arena, hash, name.ptr,
-                                     (uint32_t)name.len));
+    return make_id(
+        part, find_or_add(&names->parts[part], &ctx->arena, hash, name.ptr, (uint32_t)name.len));
 }
 
 kld_symid kld_names_find(const struct kld_names *names, struct kld_str name)
@@ -161,8 +161,8 @@ static void fill_partition(struct kld_session *ctx, struct kld_worker *worker, v
         uint32_t end = s->starts[i][p + 1];
         for (uint32_t k = s->starts[i][p]; k < end; k++)
             ids[refs[k].index] =
-                make_id((unsigned)p, find_or_add(part, &worker->arena, refs[k].hash, refs[k].ptr,
-                                                 refs[k].len));
+                make_id((unsigned)p,
+                        find_or_add(part, &worker->arena, refs[k].hash, refs[k].ptr, refs[k].len));
     }
 }
 
@@ -196,6 +196,5 @@ void kld_names_intern(struct kld_session *ctx, struct kld_names *names,
     }
     for (size_t i = 0; i < count; i++)
         for (uint32_t n = 0; n < sources[i].count; n++)
-            sources[i].ids[n] =
-                kld_names_intern_one(ctx, names, sources[i].at(sources[i].from, n));
+            sources[i].ids[n] = kld_names_intern_one(ctx, names, sources[i].at(sources[i].from, n));
 }

@@ -131,8 +131,8 @@ struct kld_arch_ops {
     const char *name;              /* "x86-64" */
     const char *const *emulations; /* names for -m, NULL-terminated; the first is printed */
     uint64_t max_page_size, common_page_size;
-    uint64_t image_base; /* of programs at a fixed address */
-    uint8_t code_fill; /* byte between functions */
+    uint64_t image_base;             /* of programs at a fixed address */
+    uint8_t code_fill;               /* byte between functions */
     const char *dynamic_linker;      /* of the usual C library */
     const char *const *library_path; /* default, NULL-terminated; '=' is the sysroot */
     /* What it does for each format, in the order of kld_formats; NULL: not built. */

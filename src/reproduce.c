@@ -56,10 +56,9 @@ static const char *absolute(struct reproduce *r, const char *path)
 
 static void add(struct reproduce *r, const char *path, struct kld_bytes data)
 {
-    kld_tar_add(&r->tar,
-                kld_str(kld_arena_printf(&r->ctx->arena, "%s/%s", r->base,
-                                         path + (path[0] == '/'))),
-                data);
+    kld_tar_add(
+        &r->tar,
+        kld_str(kld_arena_printf(&r->ctx->arena, "%s/%s", r->base, path + (path[0] == '/'))), data);
 }
 
 static void add_text(struct reproduce *r, const char *path, const char *text)
@@ -147,8 +146,7 @@ void kld_reproduce(struct kld_session *ctx)
     }
     r.base = base_of(ctx, path);
     r.cwd = cwd;
-    r.tar = (struct kld_tar){
-        .arena = &ctx->arena, .sink = kld_tar_to_buffer, .context = &r.buffer};
+    r.tar = (struct kld_tar){.arena = &ctx->arena, .sink = kld_tar_to_buffer, .context = &r.buffer};
     add_text(&r, "response.txt", response_text(&r));
     add_text(&r, "version.txt", "kld " KLD_VERSION "\n");
     size_t n = kld_io_paths(ctx, &files);

@@ -23,14 +23,10 @@ static uint64_t vote_of(const struct kld_file *file, uint32_t i)
 {
     bool shared = file->kind == KLD_FILE_SHARED;
     switch (KLD_NAME_CLASS(file->classes[i])) {
-    case KLD_NAME_DEF:
-        return make_key(shared ? RANK_SHARED : RANK_STRONG, file, i);
-    case KLD_NAME_DEF_WEAK:
-        return make_key(shared ? RANK_SHARED : RANK_WEAK, file, i);
-    case KLD_NAME_COMMON:
-        return make_key(shared ? RANK_SHARED : RANK_COMMON, file, i);
-    default:
-        return 0;
+    case KLD_NAME_DEF: return make_key(shared ? RANK_SHARED : RANK_STRONG, file, i);
+    case KLD_NAME_DEF_WEAK: return make_key(shared ? RANK_SHARED : RANK_WEAK, file, i);
+    case KLD_NAME_COMMON: return make_key(shared ? RANK_SHARED : RANK_COMMON, file, i);
+    default: return 0;
     }
 }
 
@@ -55,8 +51,8 @@ static void atomic_min32(_Atomic uint32_t *at, uint32_t value)
 bool kld_resolve_won(const struct kld_session *ctx, const struct kld_file *file, uint32_t i)
 {
     uint64_t vote = vote_of(file, i);
-    return vote && atomic_load_explicit(&ctx->resolver->best[file->ids[i]],
-                                        memory_order_relaxed) == vote;
+    return vote &&
+           atomic_load_explicit(&ctx->resolver->best[file->ids[i]], memory_order_relaxed) == vote;
 }
 
 /* ---- the steps, each a loop over files ---- */
@@ -66,8 +62,7 @@ static void claim_groups(struct kld_session *ctx, struct kld_worker *w, void *ar
     (void)w, (void)arg;
     struct kld_file *file = ctx->files[i];
     for (uint32_t g = 0; g < file->ngroups; g++)
-        atomic_min32(&ctx->resolver->group_owner[file->ids[file->groups[g].name]],
-                     file->index + 1);
+        atomic_min32(&ctx->resolver->group_owner[file->ids[file->groups[g].name]], file->index + 1);
 }
 
 static void settle_groups(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)

@@ -28,9 +28,9 @@ struct kld_diagnostics {
     struct kld_pending_message *pending; /* since the last checkpoint, the newest first */
     size_t npending, trim_at;
     _Atomic uint32_t errors, warnings;
-    uint32_t shown;   /* errors */
-    bool truncated;   /* --error-limit has been reached: no more messages */
-    bool trimmed;     /* errors behind `last` in input order need not be kept */
+    uint32_t shown; /* errors */
+    bool truncated; /* --error-limit has been reached: no more messages */
+    bool trimmed;   /* errors behind `last` in input order need not be kept */
     uint64_t last[4];
     _Atomic bool internal; /* an error was a defect of kld */
 };
@@ -67,11 +67,11 @@ struct kld_session {
     kld_host host;
     struct kld_alloc alloc;
     jmp_buf oom;
-    struct kld_arena arena; /* of the session's own thread */
+    struct kld_arena arena;   /* of the session's own thread */
     struct kld_arena scratch; /* of the pass at hand, which frees it; likewise its own thread's */
-    bool used;              /* kld_link was called */
-    bool linked;            /* and succeeded */
-    bool no_memory;         /* it has run out: the session can only be freed */
+    bool used;                /* kld_link was called */
+    bool linked;              /* and succeeded */
+    bool no_memory;           /* it has run out: the session can only be freed */
     struct kld_options options;
     struct kld_diagnostics diag;
     struct kld_pool *pool;
@@ -84,7 +84,7 @@ struct kld_session {
     const struct kld_format_ops *format;
     const struct kld_arch_ops *arch;
     const char *arch_from; /* what fixed it: an option or a file, for messages */
-    void *format_state; /* of the format, e.g. struct elf_link */
+    void *format_state;    /* of the format, e.g. struct elf_link */
 
     KLD_VEC(struct kld_assign) assigns;
     KLD_VEC(struct kld_builtin) builtins;
@@ -96,13 +96,13 @@ struct kld_session {
     uint32_t nsymbols;
     struct kld_file **files; /* live objects, and shared libraries, in input order */
     uint32_t nfiles;
-    struct kld_folding *icf;       /* while equal atoms are being found */
-    struct kld_gc *gc;         /* while unreferenced atoms are being found */
-    struct kld_file *internal; /* owner of the linker's own atoms */
+    struct kld_folding *icf;                /* while equal atoms are being found */
+    struct kld_gc *gc;                      /* while unreferenced atoms are being found */
+    struct kld_file *internal;              /* owner of the linker's own atoms */
     KLD_VEC(struct kld_section *) sections; /* by id */
     struct kld_section_index section_index;
     KLD_VEC(struct kld_atom *) made; /* the linker's own atoms */
-    struct kld_section **order;             /* those of the output, in its order */
+    struct kld_section **order;      /* those of the output, in its order */
     uint32_t norder;
     KLD_VEC(struct kld_segment) segments;
 

@@ -30,9 +30,9 @@ void kld_chunks_add(struct kld_arena *arena, kld_chunk_list *chunks, struct kld_
         c->section = s;
         c->first = i;
         c->start = i ? atom_offset(s, s->atoms.data[i]) : 0;
-        while (i < s->atoms.len && (i == c->first || atom_offset(s, s->atoms.data[i]) +
-                                                             s->atoms.data[i]->size - c->start <=
-                                                         CHUNK))
+        while (i < s->atoms.len &&
+               (i == c->first ||
+                atom_offset(s, s->atoms.data[i]) + s->atoms.data[i]->size - c->start <= CHUNK))
             i++;
         c->end = i;
         c->limit = i < s->atoms.len ? atom_offset(s, s->atoms.data[i]) : s->size;
@@ -43,20 +43,15 @@ static void compose(struct kld_session *ctx, struct kld_worker *worker, const st
                     uint8_t *out)
 {
     switch ((enum kld_atom_kind)a->kind) {
-    case KLD_ATOM_GENERATED:
-        a->generate(ctx, worker, a, out);
-        break;
-    case KLD_ATOM_RECORDS:
-        ctx->format->write_records(ctx, worker, a, out);
-        break;
+    case KLD_ATOM_GENERATED: a->generate(ctx, worker, a, out); break;
+    case KLD_ATOM_RECORDS: ctx->format->write_records(ctx, worker, a, out); break;
     case KLD_ATOM_BYTES:
         if (a->data)
             memcpy(out, a->data, a->size);
         if (a->nedges)
             ctx->format->apply(ctx, worker, a, out);
         break;
-    case KLD_ATOM_PIECES:
-        break;
+    case KLD_ATOM_PIECES: break;
     }
 }
 

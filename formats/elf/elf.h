@@ -5,9 +5,9 @@
 #include <elf.h>
 
 #ifndef SHT_RELR
-#define SHT_RELR 19
-#define DT_RELRSZ 35
-#define DT_RELR 36
+#define SHT_RELR   19
+#define DT_RELRSZ  35
+#define DT_RELR    36
 #define DT_RELRENT 37
 #endif
 #ifndef SHT_CREL

@@ -8,10 +8,10 @@
 
 /* One row a relocation number: what generic code may know of it. */
 struct elf_reloc_info {
-    const char *name;    /* "R_X86_64_PC32"; NULL: no such relocation */
-    uint8_t width;       /* bytes written; 0: none */
+    const char *name; /* "R_X86_64_PC32"; NULL: no such relocation */
+    uint8_t width;    /* bytes written; 0: none */
     bool pc_relative;
-    bool address_taken;  /* the target's address becomes data, not just a branch: for icf */
+    bool address_taken; /* the target's address becomes data, not just a branch: for icf */
 };
 
 struct elf_arch_ops {
@@ -39,7 +39,7 @@ struct elf_arch_ops {
 
     /* PLT: a header and entries of fixed size; .plt.got-like entries jump through a GOT slot. */
     uint32_t plt_header_size, plt_entry_size, plt_got_entry_size;
-    uint32_t plt_entry_size_ibt; /* with -z ibtplt: entries in .plt.sec; 0: has none */
+    uint32_t plt_entry_size_ibt;     /* with -z ibtplt: entries in .plt.sec; 0: has none */
     uint32_t plt_got_entry_size_ibt; /* of .plt.got, there */
     void (*write_plt_header)(struct kld_session *ctx, uint8_t *out);
     /* Entry number n (of .rela.plt) at address `at`, for the .got.plt slot at `slot`. */

@@ -111,7 +111,8 @@ static uint64_t flags_of(const struct kld_session *ctx)
 {
     const struct kld_options *o = &ctx->options;
     struct elf_link *elf = elf_state(ctx);
-    return (o->z_origin ? DF_ORIGIN : 0u) | (o->bsymbolic == KLD_BSYMBOLIC_ALL && elf->is_shared ? DF_SYMBOLIC : 0u) |
+    return (o->z_origin ? DF_ORIGIN : 0u) |
+           (o->bsymbolic == KLD_BSYMBOLIC_ALL && elf->is_shared ? DF_SYMBOLIC : 0u) |
            (atomic_load(&elf->textrel) ? DF_TEXTREL : 0u) | (o->z_now ? DF_BIND_NOW : 0u) |
            (atomic_load(&elf->static_tls) && elf->is_shared ? DF_STATIC_TLS : 0u);
 }
@@ -146,8 +147,7 @@ static void put_versions(struct kld_session *ctx)
     if (put_table(ctx, ELF_VERNEED, DT_VERNEED, 0))
         put(ctx, DT_VERNEEDNUM, elf_verneed_count(ctx));
     put_table(ctx, ELF_VERSYM, DT_VERSYM, 0);
-    if (elf_state(ctx)->synth[ELF_RELA_DYN] && elf_relative_count(ctx) &&
-        ctx->options.z_combreloc)
+    if (elf_state(ctx)->synth[ELF_RELA_DYN] && elf_relative_count(ctx) && ctx->options.z_combreloc)
         put(ctx, DT_RELACOUNT, elf_relative_count(ctx));
 }
 
@@ -196,8 +196,8 @@ static void make_interp(struct kld_session *ctx)
         path = ctx->arch->dynamic_linker;
     if (ctx->options.no_dynamic_linker || !path)
         return;
-    struct kld_atom *atom = elf_make(ctx, ELF_INTERP, ".interp", SHT_PROGBITS, SHF_ALLOC, 0, 0,
-                                     strlen(path) + 1);
+    struct kld_atom *atom =
+        elf_make(ctx, ELF_INTERP, ".interp", SHT_PROGBITS, SHF_ALLOC, 0, 0, strlen(path) + 1);
     atom->data = (const uint8_t *)path;
 }
 

@@ -41,8 +41,7 @@ static void note_textrel(struct kld_session *ctx, struct kld_atom *atom, uint64_
             kld_warning(ctx, "text-relocation", &where,
                         "relocation in a read-only section: creating DT_TEXTREL");
         break;
-    case KLD_TEXTREL_ALLOW:
-        break;
+    case KLD_TEXTREL_ALLOW: break;
     }
     atomic_store(&elf->textrel, true);
 }
@@ -91,23 +90,22 @@ static enum outcome outcome_of(const struct kld_session *ctx, const struct elf_o
     const elf_rela *rel = (const elf_rela *)atom->edges + d->edge;
     *target = elf_resolve(ctx, obj, ELF64_R_SYM(rel->r_info), rel->r_addend);
     const struct kld_symbol *sym = target->sym;
-    enum outcome relative = !elf->is_pic                               ? NOTHING
+    enum outcome relative = !elf->is_pic                          ? NOTHING
                             : fits_relr(ctx, atom, rel->r_offset) ? RELR
-                                                                       : RELATIVE;
+                                                                  : RELATIVE;
     bool dynamic = sym && elf_is_dynamic_symbol(sym);
     switch ((enum elf_dynrel_kind)d->kind) {
-    case ELF_DYNREL_RELATIVE:
-        return relative;
+    case ELF_DYNREL_RELATIVE: return relative;
     case ELF_DYNREL_SYMBOLIC:
-        return dynamic                                                           ? SYMBOLIC
-               : sym && (sym->kind == KLD_SYM_ABSOLUTE || sym->kind == KLD_SYM_UNDEFINED) ? NOTHING
-                                                                                 : relative;
+        return dynamic ? SYMBOLIC
+               : sym && (sym->kind == KLD_SYM_ABSOLUTE || sym->kind == KLD_SYM_UNDEFINED)
+                   ? NOTHING
+                   : relative;
     case ELF_DYNREL_IRELATIVE:
         return sym && kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT) ? relative : IRELATIVE;
     case ELF_DYNREL_TPOFF:
     case ELF_DYNREL_DTPMOD:
-    case ELF_DYNREL_DTPOFF:
-        return SYMBOLIC;
+    case ELF_DYNREL_DTPOFF: return SYMBOLIC;
     }
     return NOTHING;
 }
@@ -150,12 +148,8 @@ static struct entry make_entry(const struct kld_session *ctx, const struct elf_o
         e.type = arch->r_dtpmod;
         e.addend = 0;
         break;
-    case ELF_DYNREL_DTPOFF:
-        e.type = arch->r_dtpoff;
-        break;
-    default:
-        e.type = arch->r_abs;
-        break;
+    case ELF_DYNREL_DTPOFF: e.type = arch->r_dtpoff; break;
+    default: e.type = arch->r_abs; break;
     }
     return e;
 }
@@ -205,11 +199,8 @@ static void add_got_entry(struct kld_session *ctx, const struct elf_got_entry *g
         if (dynamic)
             add(ctx, arch->r_dtpoff, n, place + 8, 0);
         break;
-    case ELF_GOT_TLSDESC:
-        add(ctx, arch->r_tlsdesc, n, place, in_block);
-        break;
-    case ELF_GOT_TLSLD:
-        break;
+    case ELF_GOT_TLSDESC: add(ctx, arch->r_tlsdesc, n, place, in_block); break;
+    case ELF_GOT_TLSLD: break;
     }
 }
 
@@ -218,8 +209,7 @@ static bool got_is_relr(const struct kld_session *ctx, const struct elf_got_entr
     return ctx->options.z_pack_relative_relocs && g->kind == ELF_GOT_ADDRESS &&
            elf_state(ctx)->is_pic && !elf_is_dynamic_symbol(g->sym) &&
            g->sym->kind == KLD_SYM_DEFINED &&
-           (g->sym->type != KLD_TYPE_IFUNC ||
-            kld_symbol_has(g->sym, KLD_SYM_NEED_CANONICAL_PLT));
+           (g->sym->type != KLD_TYPE_IFUNC || kld_symbol_has(g->sym, KLD_SYM_NEED_CANONICAL_PLT));
 }
 
 /* All entries of .rela.dyn, and the places of .relr.dyn, from slots and noted relocations. */

@@ -177,10 +177,13 @@ static void number_symbols(struct kld_session *ctx)
         d->name_offsets[i] = elf_dynstr_add(ctx, elf_dynamic_name(sym));
         if (!sym->aux) {
             sym->aux = (uint32_t)elf->aux.len;
-            *kld_vec_push(&ctx->arena, &elf->aux) =
-                (struct elf_aux){.got = ELF_NONE, .gottp = ELF_NONE, .tlsgd = ELF_NONE,
-                                 .tlsdesc = ELF_NONE, .plt = ELF_NONE, .plt_got = ELF_NONE,
-                                 .iplt = ELF_NONE};
+            *kld_vec_push(&ctx->arena, &elf->aux) = (struct elf_aux){.got = ELF_NONE,
+                                                                     .gottp = ELF_NONE,
+                                                                     .tlsgd = ELF_NONE,
+                                                                     .tlsdesc = ELF_NONE,
+                                                                     .plt = ELF_NONE,
+                                                                     .plt_got = ELF_NONE,
+                                                                     .iplt = ELF_NONE};
         }
         elf->aux.data[sym->aux].dynsym = i;
     }
@@ -191,16 +194,12 @@ static void number_symbols(struct kld_session *ctx)
 static uint8_t dynamic_type(const struct kld_symbol *sym)
 {
     switch (sym->type) {
-    case KLD_TYPE_OBJECT:
-        return STT_OBJECT;
-    case KLD_TYPE_FUNCTION:
-        return STT_FUNC;
-    case KLD_TYPE_TLS:
-        return STT_TLS;
+    case KLD_TYPE_OBJECT: return STT_OBJECT;
+    case KLD_TYPE_FUNCTION: return STT_FUNC;
+    case KLD_TYPE_TLS: return STT_TLS;
     case KLD_TYPE_IFUNC:
         return kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT) ? STT_FUNC : STT_GNU_IFUNC;
-    default:
-        return STT_NOTYPE;
+    default: return STT_NOTYPE;
     }
 }
 
@@ -217,8 +216,7 @@ static const struct kld_section *home_section(const struct kld_session *ctx,
     return ctx->sections.data[atom->section];
 }
 
-static void fill_symbol(const struct kld_session *ctx, const struct kld_symbol *sym,
-                        Elf64_Sym *out)
+static void fill_symbol(const struct kld_session *ctx, const struct kld_symbol *sym, Elf64_Sym *out)
 {
     const struct elf_link *elf = elf_state(ctx);
     unsigned bind = sym->weak ? STB_WEAK : sym->unique ? STB_GNU_UNIQUE : STB_GLOBAL;
@@ -246,8 +244,8 @@ static void fill_symbol(const struct kld_session *ctx, const struct kld_symbol *
         out->st_value = sym->atom->addr + sym->value;
 }
 
-static void write_dynsym(struct kld_session *ctx, struct kld_worker *w,
-                         const struct kld_atom *atom, uint8_t *out)
+static void write_dynsym(struct kld_session *ctx, struct kld_worker *w, const struct kld_atom *atom,
+                         uint8_t *out)
 {
     (void)w, (void)atom;
     const struct elf_link *elf = elf_state(ctx);

@@ -190,7 +190,10 @@ static void see_record(void *arg, const struct elf_object *obj, const struct elf
     const struct more *m = arg;
     uint32_t head = kld_get32(r->data) == UINT32_MAX ? 12 : 4;
     uint32_t skip = r->is_cie ? 0 : head + 4;
-    m->sink->bytes(m->sink, r->data + skip, r->size - skip);
+    uint32_t end = r->size;
+    while (end > skip && !r->data[end - 1])
+        end--; /* padding: DW_CFA_nop, more of it in the last record of a section */
+    m->sink->bytes(m->sink, r->data + skip, end - skip);
     for (uint32_t i = 0; i < r->nrelas; i++) {
         struct kld_edge e;
         if (!elf_edge(m->ctx, obj, &r->relas[i], &e))

@@ -110,11 +110,9 @@ static void write_section_headers(struct kld_session *ctx, struct kld_worker *w,
 }
 
 /* The pseudo-sections that headers are placed by; they have no number. */
-static struct kld_section *pseudo_section(struct kld_session *ctx, const char *name, uint8_t flags,
-                                          enum elf_synth which,
-                                          void (*generate)(struct kld_session *,
-                                                           struct kld_worker *,
-                                                           const struct kld_atom *, uint8_t *))
+static struct kld_section *pseudo_section(
+    struct kld_session *ctx, const char *name, uint8_t flags, enum elf_synth which,
+    void (*generate)(struct kld_session *, struct kld_worker *, const struct kld_atom *, uint8_t *))
 {
     struct kld_section *s = kld_section_get(ctx, &ctx->arena, kld_str(name), 0, 0, 0);
     struct kld_atom *atom = kld_atom_new(ctx, s, flags, 3, 0);
@@ -128,9 +126,8 @@ static struct kld_section *pseudo_section(struct kld_session *ctx, const char *n
 void elf_headers_begin(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
-    elf->headers = pseudo_section(ctx, "(headers)",
-                                  elf->is_relocatable ? 0 : KLD_ATOM_ALLOC, ELF_HEADERS,
-                                  write_headers);
+    elf->headers = pseudo_section(ctx, "(headers)", elf->is_relocatable ? 0 : KLD_ATOM_ALLOC,
+                                  ELF_HEADERS, write_headers);
     elf->section_headers =
         pseudo_section(ctx, "(section headers)", 0, ELF_SYNTH_COUNT, write_section_headers);
     elf_make(ctx, ELF_SHSTRTAB, ".shstrtab", SHT_STRTAB, 0, 0, 0, 0);
@@ -152,8 +149,7 @@ static void make_names(struct kld_session *ctx)
             strcpy(names + ctx->order[i]->name_offset, ctx->order[i]->name);
     elf->synth[ELF_SHSTRTAB]->data = (const uint8_t *)names;
     elf->synth[ELF_SHSTRTAB]->size = size;
-    elf->synth[ELF_HEADERS]->size =
-        sizeof(Elf64_Ehdr) + ctx->segments.len * sizeof(Elf64_Phdr);
+    elf->synth[ELF_HEADERS]->size = sizeof(Elf64_Ehdr) + ctx->segments.len * sizeof(Elf64_Phdr);
     ctx->sections.data[elf->section_headers->id]->atoms.data[0]->size =
         section_count(ctx) * sizeof(Elf64_Shdr);
 }
@@ -334,8 +330,7 @@ static void measure_segments(struct kld_session *ctx)
             seg->filesize = seg->memsize = ctx->segments.len * sizeof(Elf64_Phdr);
         } else if (seg->type == PT_GNU_RELRO) {
             /* Whole pages: layout has padded behind it. */
-            seg->memsize =
-                kld_align_up(seg->addr + seg->memsize, elf_common_page(ctx)) - seg->addr;
+            seg->memsize = kld_align_up(seg->addr + seg->memsize, elf_common_page(ctx)) - seg->addr;
             seg->filesize = KLD_MIN(seg->memsize, KLD_MAX(seg->filesize, seg->memsize));
         }
     }
@@ -408,8 +403,8 @@ static void set_table_addresses(struct kld_session *ctx)
         /* Its offset from the thread pointer is 0 in a program, that in the module's block is 0 in
          * a library: x86-64 adds @DTPOFF values to it that a program's link turns into @TPOFF. */
         set_point(elf, ELF_AT_TLS, seg->first,
-                  elf->is_shared ? seg->addr : seg->addr - (uint64_t)elf->arch->tp_offset(ctx, seg->addr));
-
+                  elf->is_shared ? seg->addr
+                                 : seg->addr - (uint64_t)elf->arch->tp_offset(ctx, seg->addr));
     }
 }
 

@@ -101,53 +101,53 @@ struct elf_link {
     struct kld_atom *synth[ELF_SYNTH_COUNT];
     /* S of each global by id, after layout: PLT and copy addresses seen through. */
     uint64_t *addresses;
-    KLD_VEC(struct elf_aux) aux; /* [0] is unused */
+    KLD_VEC(struct elf_aux) aux;            /* [0] is unused */
     uint64_t tls_start, tls_end, tls_align; /* of PT_TLS; end is not rounded up */
     uint64_t image_base;
-    bool is_pic;      /* position-independent output: PIE or shared */
-    bool is_dynamic;  /* has a dynamic section */
+    bool is_pic;     /* position-independent output: PIE or shared */
+    bool is_dynamic; /* has a dynamic section */
     bool is_shared, is_relocatable;
     bool has_shared_inputs;
     /* Noted while scanning */
-    _Atomic bool needs_tlsld;     /* a GOT pair for local-dynamic TLS */
-    _Atomic bool static_tls;      /* DF_STATIC_TLS */
-    _Atomic bool needs_got_base;  /* _GLOBAL_OFFSET_TABLE_ is referred to */
-    _Atomic bool textrel;         /* DF_TEXTREL */
-    uint32_t tlsld;               /* GOT slot of that pair, or ELF_NONE */
+    _Atomic bool needs_tlsld;    /* a GOT pair for local-dynamic TLS */
+    _Atomic bool static_tls;     /* DF_STATIC_TLS */
+    _Atomic bool needs_got_base; /* _GLOBAL_OFFSET_TABLE_ is referred to */
+    _Atomic bool textrel;        /* DF_TEXTREL */
+    uint32_t tlsld;              /* GOT slot of that pair, or ELF_NONE */
     KLD_VEC(struct elf_defined) defined;
     struct {
         struct kld_section *section; /* that the address is in or behind */
         uint64_t address;
     } points[ELF_IMAGE_POINTS];
-    KLD_VEC(struct elf_got_entry) got;      /* what .got holds */
-    uint32_t got_slots;                     /* words in .got */
-    KLD_VEC(struct kld_symbol *) plt;       /* by plt entry number */
-    KLD_VEC(struct kld_symbol *) plt_got;   /* by .plt.got entry number */
-    KLD_VEC(struct kld_symbol *) iplt;      /* ifuncs: entries behind those of plt */
-    KLD_VEC(struct kld_symbol *) dynsyms;   /* [0] is NULL; .dynsym in order */
-    KLD_VEC(struct kld_symbol *) copies;    /* with a copy relocation */
-    uint32_t plt_got_size;     /* of an entry in .plt.got */
-    uint32_t plt_header;       /* bytes before entry 0 of .plt */
-    uint32_t got_plt_reserved; /* slots before entry 0 of .got.plt */
-    uint32_t first_exported;                /* index in dynsyms of the first definition */
+    KLD_VEC(struct elf_got_entry) got;    /* what .got holds */
+    uint32_t got_slots;                   /* words in .got */
+    KLD_VEC(struct kld_symbol *) plt;     /* by plt entry number */
+    KLD_VEC(struct kld_symbol *) plt_got; /* by .plt.got entry number */
+    KLD_VEC(struct kld_symbol *) iplt;    /* ifuncs: entries behind those of plt */
+    KLD_VEC(struct kld_symbol *) dynsyms; /* [0] is NULL; .dynsym in order */
+    KLD_VEC(struct kld_symbol *) copies;  /* with a copy relocation */
+    uint32_t plt_got_size;                /* of an entry in .plt.got */
+    uint32_t plt_header;                  /* bytes before entry 0 of .plt */
+    uint32_t got_plt_reserved;            /* slots before entry 0 of .got.plt */
+    uint32_t first_exported;              /* index in dynsyms of the first definition */
     bool has_dynamic_list;
     _Atomic uint64_t memory_size; /* of all atoms in memory, before gc: the image is no larger but
                                      for tables and padding */
-    bool no_gotpcrelx; /* the image may be too large for references that bypass the GOT */
-    bool uses_gnu_osabi; /* STT_GNU_IFUNC or STB_GNU_UNIQUE is defined here */
-    struct kld_symbol *entry; /* or NULL: */
-    uint64_t entry_number;    /* -e NUMBER */
-    struct kld_section *headers;            /* pseudo-section of ELF and program headers */
+    bool no_gotpcrelx;           /* the image may be too large for references that bypass the GOT */
+    bool uses_gnu_osabi;         /* STT_GNU_IFUNC or STB_GNU_UNIQUE is defined here */
+    struct kld_symbol *entry;    /* or NULL: */
+    uint64_t entry_number;       /* -e NUMBER */
+    struct kld_section *headers; /* pseudo-section of ELF and program headers */
     struct kld_section *section_headers;
     uint64_t got_addr, got_plt_addr, plt_addr, plt_got_addr, plt_sec_addr;
     struct kld_symbol *got_symbol; /* _GLOBAL_OFFSET_TABLE_ */
     struct elf_versions *versions;
-    struct elf_dynamic *dynamic; /* elf_dynamic.c */
-    struct elf_dynrels *dynrels; /* elf_dynrel.c */
-    struct elf_dynsym *dynsym;   /* elf_dynsym.c */
-    struct elf_eh_output *eh;    /* elf_eh.c */
-    struct elf_gc *gc;           /* elf_gc.c */
-    struct elf_properties *properties; /* elf_property.c */
+    struct elf_dynamic *dynamic;         /* elf_dynamic.c */
+    struct elf_dynrels *dynrels;         /* elf_dynrel.c */
+    struct elf_dynsym *dynsym;           /* elf_dynsym.c */
+    struct elf_eh_output *eh;            /* elf_eh.c */
+    struct elf_gc *gc;                   /* elf_gc.c */
+    struct elf_properties *properties;   /* elf_property.c */
     struct elf_relocatable *relocatable; /* elf_relocatable.c */
 };
 

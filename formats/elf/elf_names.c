@@ -10,27 +10,36 @@ static const struct {
     const char *name;
     uint8_t len;
 } rules[] = {
-#define RULE(text) {text, sizeof(text) - 1}
-    RULE(".text"),          RULE(".rodata"),        RULE(".data.rel.ro"), RULE(".data"),
-    RULE(".bss.rel.ro"),    RULE(".bss"),           RULE(".tdata"),       RULE(".tbss"),
-    RULE(".gcc_except_table"), RULE(".init_array"), RULE(".fini_array"),  RULE(".sdata"),
-    RULE(".sbss"),          RULE(".ldata"),         RULE(".lrodata"),     RULE(".lbss"),
+#define RULE(text)                                                                                 \
+    {                                                                                              \
+        text, sizeof(text) - 1                                                                     \
+    }
+    RULE(".text"),       RULE(".rodata"),     RULE(".data.rel.ro"),
+    RULE(".data"),       RULE(".bss.rel.ro"), RULE(".bss"),
+    RULE(".tdata"),      RULE(".tbss"),       RULE(".gcc_except_table"),
+    RULE(".init_array"), RULE(".fini_array"), RULE(".sdata"),
+    RULE(".sbss"),       RULE(".ldata"),      RULE(".lrodata"),
+    RULE(".lbss"),
 #undef RULE
 };
 _Static_assert(KLD_COUNT(rules) <= 16, "elf_name_cache has an entry a rule");
 
 /* -z keep-text-section-prefix */
-static const char *const text_prefixes[] = {".text.exit",    ".text.hot",  ".text.startup",
+static const char *const text_prefixes[] = {".text.exit", ".text.hot", ".text.startup",
                                             ".text.unknown", ".text.unlikely"};
 
 /* .gnu.linkonce.X. as if it were the name on the right */
 static const struct {
     const char *prefix, *name;
 } linkonce[] = {
-    {".gnu.linkonce.b.", ".bss"},          {".gnu.linkonce.d.rel.ro.", ".data.rel.ro"},
-    {".gnu.linkonce.d.", ".data"},         {".gnu.linkonce.r.", ".rodata"},
-    {".gnu.linkonce.t.", ".text"},         {".gnu.linkonce.tb.", ".tbss"},
-    {".gnu.linkonce.td.", ".tdata"},       {".gnu.linkonce.wi.", ".debug_info"},
+    {".gnu.linkonce.b.", ".bss"},
+    {".gnu.linkonce.d.rel.ro.", ".data.rel.ro"},
+    {".gnu.linkonce.d.", ".data"},
+    {".gnu.linkonce.r.", ".rodata"},
+    {".gnu.linkonce.t.", ".text"},
+    {".gnu.linkonce.tb.", ".tbss"},
+    {".gnu.linkonce.td.", ".tdata"},
+    {".gnu.linkonce.wi.", ".debug_info"},
     {".gnu.linkonce.armexidx.", ".ARM.exidx"},
 };
 
@@ -39,19 +48,14 @@ bool elf_is_debug_name(struct kld_str name)
     if (name.len < 5 || name.ptr[0] != '.')
         return false;
     switch (name.ptr[1]) {
-    case 'd':
-        return kld_str_starts(name, ".debug");
-    case 'z':
-        return kld_str_starts(name, ".zdebug");
-    case 's':
-        return kld_str_starts(name, ".stab");
-    case 'l':
-        return kld_str_is(name, ".line");
+    case 'd': return kld_str_starts(name, ".debug");
+    case 'z': return kld_str_starts(name, ".zdebug");
+    case 's': return kld_str_starts(name, ".stab");
+    case 'l': return kld_str_is(name, ".line");
     case 'g':
         return kld_str_is(name, ".gdb_index") || kld_str_starts(name, ".gnu.debuglto_") ||
                kld_str_starts(name, ".gnu.linkonce.wi.");
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -92,8 +96,8 @@ static struct kld_str output_name(struct kld_session *ctx, struct kld_str name, 
 /* Flags of inputs that outputs of one name may share. */
 static uint64_t output_flags(uint64_t flags)
 {
-    return flags & ~(uint64_t)(SHF_GROUP | SHF_COMPRESSED | SHF_GNU_RETAIN | SHF_INFO_LINK |
-                               SHF_EXCLUDE);
+    return flags &
+           ~(uint64_t)(SHF_GROUP | SHF_COMPRESSED | SHF_GNU_RETAIN | SHF_INFO_LINK | SHF_EXCLUDE);
 }
 
 /* GNU ld makes PROGBITS of types that mean no more than contents. */
@@ -117,9 +121,9 @@ struct kld_section *elf_output_section(struct kld_session *ctx, struct kld_arena
     bool relocatable = elf_state(ctx)->is_relocatable;
     int rule = relocatable ? -1 : find_rule(name);
     uint64_t flags = output_flags(sh->sh_flags);
-    if (rule >= 0 && !ctx->options.z_keep_text_section_prefix &&
-        cache->entries[rule].section && cache->entries[rule].flags == flags &&
-        cache->entries[rule].type == sh->sh_type && cache->entries[rule].entsize == sh->sh_entsize)
+    if (rule >= 0 && !ctx->options.z_keep_text_section_prefix && cache->entries[rule].section &&
+        cache->entries[rule].flags == flags && cache->entries[rule].type == sh->sh_type &&
+        cache->entries[rule].entsize == sh->sh_entsize)
         return cache->entries[rule].section;
     struct kld_str out = relocatable ? name : output_name(ctx, name, rule);
     if (!relocatable && elf_is_ctors(obj, name))

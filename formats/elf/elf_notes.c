@@ -231,8 +231,8 @@ static void package_synth(struct kld_session *ctx)
             text += decode_escape(text, &c);
         json[length++] = c;
     }
-    uint8_t *out = make_note(ctx, ELF_NOTE_PACKAGE, ".note.package", "FDO", NT_PACKAGE_METADATA,
-                             length + 1);
+    uint8_t *out =
+        make_note(ctx, ELF_NOTE_PACKAGE, ".note.package", "FDO", NT_PACKAGE_METADATA, length + 1);
     memcpy(out, json, length);
 }
 
@@ -245,8 +245,8 @@ static void property_synth(struct kld_session *ctx)
     uint64_t size = elf_property_size(ctx);
     if (!size)
         return;
-    struct kld_atom *atom = elf_make(ctx, ELF_NOTE_PROPERTY, ".note.gnu.property", SHT_NOTE,
-                                     SHF_ALLOC, 0, 3, size);
+    struct kld_atom *atom =
+        elf_make(ctx, ELF_NOTE_PROPERTY, ".note.gnu.property", SHT_NOTE, SHF_ALLOC, 0, 3, size);
     atom->kind = KLD_ATOM_GENERATED;
     atom->generate = elf_property_write;
 }

@@ -11,7 +11,7 @@ struct elf_gc_links;
 struct elf_properties;
 
 /* atom_of[] of sections that have no atom. Discarded: member of a COMDAT group that lost. */
-#define ELF_NO_ATOM 0u
+#define ELF_NO_ATOM   0u
 #define ELF_DISCARDED UINT32_MAX
 
 /* A dynamic relocation that an input relocation needs. */
@@ -46,7 +46,7 @@ struct elf_object {
     uint32_t addrsig_section;  /* .llvm_addrsig, or 0 */
     /* Names of groups that are not global symbols: base.ids[base.nglobals + k] */
     KLD_VEC(struct kld_str) group_names;
-    struct elf_eh *eh; /* unwind records: elf_eh.h */
+    struct elf_eh *eh;             /* unwind records: elf_eh.h */
     struct elf_gc_links *gc_links; /* elf_gc.c */
     /* Contributions to .symtab and .strtab: elf_symtab.c */
     uint32_t symtab_locals, symtab_globals, symtab_first_local, symtab_first_global;
@@ -139,8 +139,8 @@ static inline struct elf_target elf_resolve(const struct kld_session *ctx,
         t.discarded = !atom->live;
         if (atom->kind == KLD_ATOM_PIECES) {
             if (ELF64_ST_TYPE(sym->st_info) == STT_SECTION)
-                t.value = kld_pieces_address(atom, sym->st_value + (uint64_t)addend) -
-                          (uint64_t)addend;
+                t.value =
+                    kld_pieces_address(atom, sym->st_value + (uint64_t)addend) - (uint64_t)addend;
             else
                 t.value = kld_pieces_address(atom, sym->st_value);
         } else {
@@ -160,13 +160,13 @@ static inline struct elf_target elf_resolve(const struct kld_session *ctx,
 /* A shared library. obj.syms is its .dynsym, all names are global: first_global is 0. */
 struct elf_shared {
     struct elf_object obj;
-    const char *soname; /* DT_SONAME, or the name it was given by */
-    const elf_half *versym; /* [nsyms] or NULL */
+    const char *soname;       /* DT_SONAME, or the name it was given by */
+    const elf_half *versym;   /* [nsyms] or NULL */
     struct kld_str *versions; /* names by version index; [0] and [1] empty */
     uint32_t nversions;
     KLD_VEC(const char *) needed; /* DT_NEEDED */
     /* Version indices that this link refers to: elf_version.c */
-    uint16_t *need_index; /* [nversions], 0: not needed */
+    uint16_t *need_index;      /* [nversions], 0: not needed */
     const char **hidden_names; /* [nsyms] name@version where that is what it is known as; or NULL */
 };
 

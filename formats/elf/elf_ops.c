@@ -20,14 +20,18 @@ void elf_begin(struct kld_session *ctx)
     elf->is_shared = o->kind == KLD_KIND_SHARED;
     elf->is_relocatable = o->kind == KLD_KIND_RELOCATABLE;
     elf->is_pic = elf->is_shared || o->kind == KLD_KIND_PIE;
-    elf->image_base = o->image_base != UINT64_MAX                  ? o->image_base
+    elf->image_base = o->image_base != UINT64_MAX          ? o->image_base
                       : elf->is_pic || elf->is_relocatable ? 0
-                                                                   : ctx->arch->image_base;
+                                                           : ctx->arch->image_base;
     elf->tlsld = ELF_NONE;
-    *kld_vec_push(&ctx->arena, &elf->aux) =
-        (struct elf_aux){.got = ELF_NONE, .gottp = ELF_NONE, .tlsgd = ELF_NONE,
-                         .tlsdesc = ELF_NONE, .plt = ELF_NONE, .plt_got = ELF_NONE,
-                         .dynsym = ELF_NONE, .iplt = ELF_NONE};
+    *kld_vec_push(&ctx->arena, &elf->aux) = (struct elf_aux){.got = ELF_NONE,
+                                                             .gottp = ELF_NONE,
+                                                             .tlsgd = ELF_NONE,
+                                                             .tlsdesc = ELF_NONE,
+                                                             .plt = ELF_NONE,
+                                                             .plt_got = ELF_NONE,
+                                                             .dynsym = ELF_NONE,
+                                                             .iplt = ELF_NONE};
     if (o->z_pac_plt || o->z_force_bti || o->execute_only)
         kld_error(ctx, "bad-option", NULL, "%s is not supported on %s",
                   o->z_pac_plt     ? "-z pac-plt"
@@ -104,8 +108,8 @@ static void find_entry(struct kld_session *ctx)
         return;
     }
     elf->entry = kld_symbol_find(ctx, kld_str(name));
-    bool found = elf->entry && (elf->entry->kind == KLD_SYM_DEFINED ||
-                                elf->entry->kind == KLD_SYM_ABSOLUTE);
+    bool found =
+        elf->entry && (elf->entry->kind == KLD_SYM_DEFINED || elf->entry->kind == KLD_SYM_ABSOLUTE);
     if (!found && (!elf->is_shared || ctx->options.entry))
         kld_warning(ctx, "no-entry", NULL, "cannot find entry symbol %s; not setting start address",
                     name);
@@ -116,8 +120,8 @@ static void make_eh_frame_hdr(struct kld_session *ctx)
     uint64_t size = elf_eh_hdr_size(ctx);
     if (!ctx->options.eh_frame_hdr || !size)
         return;
-    struct kld_atom *atom = elf_make(ctx, ELF_EH_FRAME_HDR, ".eh_frame_hdr", SHT_PROGBITS,
-                                     SHF_ALLOC, 0, 2, size);
+    struct kld_atom *atom =
+        elf_make(ctx, ELF_EH_FRAME_HDR, ".eh_frame_hdr", SHT_PROGBITS, SHF_ALLOC, 0, 2, size);
     atom->kind = KLD_ATOM_GENERATED;
     atom->generate = elf_eh_hdr_write;
 }

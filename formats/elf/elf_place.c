@@ -287,17 +287,11 @@ static void order_atoms(struct kld_session *ctx)
     for (uint32_t i = 0; i < ctx->norder; i++) {
         struct kld_section *s = ctx->order[i];
         switch (s->rank) {
-        case RANK_TEXT:
-            sort_atoms(ctx, s, text_key);
-            break;
+        case RANK_TEXT: sort_atoms(ctx, s, text_key); break;
         case RANK_INIT_ARRAY:
-        case RANK_FINI_ARRAY:
-            sort_atoms(ctx, s, priority);
-            break;
+        case RANK_FINI_ARRAY: sort_atoms(ctx, s, priority); break;
         case RANK_CTORS:
-        case RANK_DTORS:
-            sort_atoms(ctx, s, ctors_key);
-            break;
+        case RANK_DTORS: sort_atoms(ctx, s, ctors_key); break;
         }
     }
 }
@@ -338,15 +332,15 @@ static struct kld_segment *add_segment(struct kld_session *ctx, uint32_t type, u
                                        struct kld_section *s, uint64_t align)
 {
     struct kld_segment *seg = kld_vec_push(&ctx->arena, &ctx->segments);
-    *seg = (struct kld_segment){
-        .type = type, .flags = flags, .first = s, .last = s, .align = align};
+    *seg =
+        (struct kld_segment){.type = type, .flags = flags, .first = s, .last = s, .align = align};
     return seg;
 }
 
 static uint32_t segment_flags(const struct kld_session *ctx, const struct kld_section *s)
 {
-    uint32_t flags = PF_R | (s->flags & KLD_ATOM_WRITE ? PF_W : 0u) |
-                     (s->flags & KLD_ATOM_EXEC ? PF_X : 0u);
+    uint32_t flags =
+        PF_R | (s->flags & KLD_ATOM_WRITE ? PF_W : 0u) | (s->flags & KLD_ATOM_EXEC ? PF_X : 0u);
     if (ctx->options.omagic)
         return PF_R | PF_W | PF_X;
     /* One text segment for everything that is not written. */

@@ -23,8 +23,7 @@ struct kld_file *elf_new_file(struct kld_session *ctx, struct kld_arena *arena,
     return file;
 }
 
-enum kld_probe elf_probe(struct kld_bytes bytes, const struct kld_arch_ops **arch,
-                         const char **why)
+enum kld_probe elf_probe(struct kld_bytes bytes, const struct kld_arch_ops **arch, const char **why)
 {
     if (bytes.len < 4 || memcmp(bytes.ptr, ELFMAG, 4) != 0)
         return KLD_PROBE_NONE;
@@ -158,8 +157,9 @@ static bool read_symtab(struct kld_session *ctx, struct elf_object *obj, uint32_
     obj->nsyms = (uint32_t)(bytes.len / sizeof(Elf64_Sym));
     obj->first_global = sh->sh_info;
     if (obj->first_global > obj->nsyms || (obj->nsyms && !obj->first_global)) {
-        kld_bad_file(ctx, &obj->base, "section %u: first global symbol %u out of range (table has %u)",
-                     shndx, obj->first_global, obj->nsyms);
+        kld_bad_file(ctx, &obj->base,
+                     "section %u: first global symbol %u out of range (table has %u)", shndx,
+                     obj->first_global, obj->nsyms);
         return false;
     }
     obj->has_versions = memchr(obj->strtab.ptr, '@', obj->strtab.len);
@@ -266,8 +266,8 @@ static bool read_group(struct kld_session *ctx, struct kld_worker *worker, struc
     if (sig >= obj->nsyms || sh->sh_link >= obj->nshdrs ||
         obj->shdrs[sh->sh_link].sh_type != SHT_SYMTAB) {
         kld_bad_file(ctx, &obj->base,
-                     "section %u: signature: symbol index %u out of range (table has %u)", shndx, sig,
-                     obj->nsyms);
+                     "section %u: signature: symbol index %u out of range (table has %u)", shndx,
+                     sig, obj->nsyms);
         return false;
     }
     if (sig >= obj->first_global) {
@@ -331,8 +331,7 @@ static void join_versioned(struct elf_object *obj)
 
 /* ---- parse ---- */
 
-static bool parse_object(struct kld_session *ctx, struct kld_worker *worker,
-                         struct elf_object *obj)
+static bool parse_object(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj)
 {
     if (!elf_read_headers(ctx, obj))
         return false;
@@ -502,8 +501,7 @@ static bool has_atom(struct kld_session *ctx, struct elf_object *obj, uint32_t i
     case SHT_STRTAB:
     case SHT_RELA:
     case SHT_GROUP:
-    case SHT_SYMTAB_SHNDX:
-        return false;
+    case SHT_SYMTAB_SHNDX: return false;
     case SHT_REL:
         if (sh->sh_size)
             kld_bad_file(ctx, &obj->base, "section %u: relocations without addends (SHT_REL)", i);
@@ -661,20 +659,13 @@ static uint8_t symbol_type(unsigned type)
 {
     switch (type) {
     case STT_OBJECT:
-    case STT_COMMON:
-        return KLD_TYPE_OBJECT;
-    case STT_FUNC:
-        return KLD_TYPE_FUNCTION;
-    case STT_TLS:
-        return KLD_TYPE_TLS;
-    case STT_GNU_IFUNC:
-        return KLD_TYPE_IFUNC;
-    case STT_SECTION:
-        return KLD_TYPE_SECTION;
-    case STT_FILE:
-        return KLD_TYPE_FILE;
-    default:
-        return KLD_TYPE_NONE;
+    case STT_COMMON: return KLD_TYPE_OBJECT;
+    case STT_FUNC: return KLD_TYPE_FUNCTION;
+    case STT_TLS: return KLD_TYPE_TLS;
+    case STT_GNU_IFUNC: return KLD_TYPE_IFUNC;
+    case STT_SECTION: return KLD_TYPE_SECTION;
+    case STT_FILE: return KLD_TYPE_FILE;
+    default: return KLD_TYPE_NONE;
     }
 }
 

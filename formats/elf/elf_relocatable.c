@@ -109,8 +109,7 @@ static void place_member(struct kld_session *ctx, const struct elf_object *obj,
                          struct kld_atom *atom)
 {
     struct variant v = variant_of(obj, atom);
-    struct kld_section *s =
-        kld_section_new(ctx, ctx->sections.data[atom->section]->name);
+    struct kld_section *s = kld_section_new(ctx, ctx->sections.data[atom->section]->name);
     s->type = v.type;
     s->format_flags = v.flags | SHF_GROUP;
     s->entsize = v.entsize;
@@ -134,14 +133,13 @@ static struct kld_bytes group_words(const struct elf_object *obj, uint32_t shndx
 }
 
 /* Whether the group's number k (from 1) is a live section, and which. */
-static struct kld_atom *group_member(const struct elf_object *obj, struct kld_bytes words,
-                                     size_t k)
+static struct kld_atom *group_member(const struct elf_object *obj, struct kld_bytes words, size_t k)
 {
     return (struct kld_atom *)live_atom(obj, kld_get32(words.ptr + 4 * k));
 }
 
-static void take_group(struct kld_session *ctx, struct elf_relocatable *r, uint32_t f, uint32_t shndx,
-                       uint8_t *grouped)
+static void take_group(struct kld_session *ctx, struct elf_relocatable *r, uint32_t f,
+                       uint32_t shndx, uint8_t *grouped)
 {
     struct elf_object *obj = elf_object(ctx->files[f]);
     struct kld_bytes words = group_words(obj, shndx);
@@ -157,7 +155,8 @@ static void take_group(struct kld_session *ctx, struct elf_relocatable *r, uint3
     if (!any)
         return;
     struct kld_str name = elf_section_name(obj, shndx);
-    struct kld_section *s = kld_section_new(ctx, kld_arena_strndup(&ctx->arena, name.ptr, name.len));
+    struct kld_section *s =
+        kld_section_new(ctx, kld_arena_strndup(&ctx->arena, name.ptr, name.len));
     s->type = SHT_GROUP;
     s->entsize = 4;
     *kld_vec_push(&ctx->arena, &r->groups) = (struct group){obj, f, shndx, s};
@@ -350,8 +349,7 @@ static void check_relocs(struct kld_session *ctx, const struct elf_object *obj,
         }
         struct kld_where where = elf_where(atom, rels[i].r_offset);
         kld_error(ctx, "bad-relocation", &where,
-                  "relocation %u: symbol index %u out of range (table has %u)", i, sym,
-                  obj->nsyms);
+                  "relocation %u: symbol index %u out of range (table has %u)", i, sym, obj->nsyms);
         atom->nedges = 0;
         return;
     }

@@ -3,7 +3,6 @@
  * Sources: gABI chapter 5 (dynamic linking), LSB core 10.7 (symbol versioning). */
 #include "formats/elf/elf_object.h"
 
-
 /* Reads the names of the version definitions: versions[vd_ndx]. */
 static bool read_verdef(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib,
                         uint32_t shndx)
@@ -25,8 +24,8 @@ static bool read_verdef(struct kld_session *ctx, struct kld_worker *worker, stru
         for (uint64_t at = 0;;) {
             struct kld_bytes part;
             if (!kld_bytes_part(bytes, at, sizeof(Elf64_Verdef), &part)) {
-                kld_bad_file(ctx, file, "section %u: version definition at 0x%llx is cut off", shndx,
-                             (unsigned long long)at);
+                kld_bad_file(ctx, file, "section %u: version definition at 0x%llx is cut off",
+                             shndx, (unsigned long long)at);
                 return false;
             }
             const elf_verdef *vd = (const void *)part.ptr;
@@ -34,7 +33,8 @@ static bool read_verdef(struct kld_session *ctx, struct kld_worker *worker, stru
             count = KLD_MAX(count, index + 1);
             if (round && !(vd->vd_flags & VER_FLG_BASE)) {
                 if (!kld_bytes_part(bytes, at + vd->vd_aux, sizeof(Elf64_Verdaux), &part) ||
-                    !kld_bytes_string(names, ((const elf_verdaux *)(const void *)part.ptr)->vda_name,
+                    !kld_bytes_string(names,
+                                      ((const elf_verdaux *)(const void *)part.ptr)->vda_name,
                                       &lib->versions[index])) {
                     kld_bad_file(ctx, file, "section %u: version definition %u has no name", shndx,
                                  index);
@@ -62,9 +62,10 @@ static bool read_dynamic(struct kld_session *ctx, struct kld_worker *worker, str
         if (dyn[i].d_tag != DT_SONAME && dyn[i].d_tag != DT_NEEDED)
             continue;
         if (!kld_bytes_string(names, dyn[i].d_un.d_val, &text)) {
-            kld_bad_file(ctx, &lib->obj.base, "section %u: dynamic entry %zu: name at 0x%llx lies "
-                         "outside the string table", shndx, i,
-                         (unsigned long long)dyn[i].d_un.d_val);
+            kld_bad_file(ctx, &lib->obj.base,
+                         "section %u: dynamic entry %zu: name at 0x%llx lies "
+                         "outside the string table",
+                         shndx, i, (unsigned long long)dyn[i].d_un.d_val);
             return false;
         }
         if (dyn[i].d_tag == DT_SONAME)
@@ -146,8 +147,8 @@ static bool read_dynsym(struct kld_session *ctx, struct kld_worker *worker, stru
     obj->base.classes = KLD_NEW_ARRAY(&worker->arena, uint8_t, obj->nsyms);
     for (uint32_t i = 0; i < obj->nsyms; i++) {
         if (obj->syms[i].st_name >= obj->strtab.len) {
-            kld_bad_file(ctx, &obj->base, "symbol %u: name at 0x%x lies outside the string table", i,
-                         obj->syms[i].st_name);
+            kld_bad_file(ctx, &obj->base, "symbol %u: name at 0x%x lies outside the string table",
+                         i, obj->syms[i].st_name);
             return false;
         }
         obj->base.classes[i] = classify_shared(lib, i);
@@ -170,18 +171,10 @@ static bool parse(struct kld_session *ctx, struct kld_worker *worker, struct elf
     uint32_t dynsym = 0, versym = 0, verdef = 0, dynamic = 0;
     for (uint32_t i = 1; i < obj->nshdrs; i++) {
         switch (obj->shdrs[i].sh_type) {
-        case SHT_DYNSYM:
-            dynsym = i;
-            break;
-        case SHT_GNU_versym:
-            versym = i;
-            break;
-        case SHT_GNU_verdef:
-            verdef = i;
-            break;
-        case SHT_DYNAMIC:
-            dynamic = i;
-            break;
+        case SHT_DYNSYM: dynsym = i; break;
+        case SHT_GNU_versym: versym = i; break;
+        case SHT_GNU_verdef: verdef = i; break;
+        case SHT_DYNAMIC: dynamic = i; break;
         }
     }
     if (!dynamic) {

@@ -13,11 +13,11 @@ struct kld_atom *elf_make(struct kld_session *ctx, enum elf_synth which, const c
 {
     struct kld_section *s =
         kld_section_get(ctx, &ctx->arena, kld_str(section), type, flags, entsize);
-    uint8_t atom_flags = (uint8_t)((flags & SHF_ALLOC ? KLD_ATOM_ALLOC : 0) |
-                                   (flags & SHF_WRITE ? KLD_ATOM_WRITE : 0) |
-                                   (flags & SHF_EXECINSTR ? KLD_ATOM_EXEC : 0) |
-                                   (flags & SHF_TLS ? KLD_ATOM_TLS : 0) |
-                                   (type == SHT_NOBITS ? KLD_ATOM_ZERO : 0));
+    uint8_t atom_flags =
+        (uint8_t)((flags & SHF_ALLOC ? KLD_ATOM_ALLOC : 0) |
+                  (flags & SHF_WRITE ? KLD_ATOM_WRITE : 0) |
+                  (flags & SHF_EXECINSTR ? KLD_ATOM_EXEC : 0) |
+                  (flags & SHF_TLS ? KLD_ATOM_TLS : 0) | (type == SHT_NOBITS ? KLD_ATOM_ZERO : 0));
     struct kld_atom *atom = kld_atom_new(ctx, s, atom_flags, p2align, size);
     elf_state(ctx)->synth[which] = atom;
     return atom;
@@ -30,10 +30,14 @@ static struct elf_aux *aux_of(struct kld_session *ctx, struct kld_symbol *sym)
     struct elf_link *elf = elf_state(ctx);
     if (!sym->aux) {
         sym->aux = (uint32_t)elf->aux.len;
-        *kld_vec_push(&ctx->arena, &elf->aux) =
-            (struct elf_aux){.got = ELF_NONE, .gottp = ELF_NONE, .tlsgd = ELF_NONE,
-                             .tlsdesc = ELF_NONE, .plt = ELF_NONE, .plt_got = ELF_NONE,
-                             .dynsym = ELF_NONE, .iplt = ELF_NONE};
+        *kld_vec_push(&ctx->arena, &elf->aux) = (struct elf_aux){.got = ELF_NONE,
+                                                                 .gottp = ELF_NONE,
+                                                                 .tlsgd = ELF_NONE,
+                                                                 .tlsdesc = ELF_NONE,
+                                                                 .plt = ELF_NONE,
+                                                                 .plt_got = ELF_NONE,
+                                                                 .dynsym = ELF_NONE,
+                                                                 .iplt = ELF_NONE};
     }
     return &elf->aux.data[sym->aux];
 }
@@ -84,8 +88,7 @@ static void give_slots(struct kld_session *ctx, struct kld_symbol *sym)
     if (flags & KLD_SYM_NEED_TLSDESC)
         aux->tlsdesc = got_entry(ctx, sym, ELF_GOT_TLSDESC, 2);
     if ((flags & (KLD_SYM_NEED_PLT | KLD_SYM_NEED_CANONICAL_PLT)) ||
-        ((flags & KLD_SYM_NEED_GOT) && is_local_ifunc(sym) &&
-         (flags & KLD_SYM_NEED_CANONICAL_PLT)))
+        ((flags & KLD_SYM_NEED_GOT) && is_local_ifunc(sym) && (flags & KLD_SYM_NEED_CANONICAL_PLT)))
         give_plt(ctx, sym, aux);
 }
 
@@ -266,8 +269,7 @@ static void write_got_entry(struct kld_session *ctx, const struct elf_got_entry 
         kld_put64(out + 8, (uint64_t)elf->arch->dtp_offset(ctx, address));
         break;
     case ELF_GOT_TLSDESC:
-    case ELF_GOT_TLSLD:
-        break;
+    case ELF_GOT_TLSLD: break;
     }
 }
 
@@ -285,8 +287,7 @@ static void make_generated(struct kld_session *ctx, enum elf_synth which, const 
                            void (*generate)(struct kld_session *, struct kld_worker *,
                                             const struct kld_atom *, uint8_t *))
 {
-    struct kld_atom *atom =
-        elf_make(ctx, which, name, SHT_PROGBITS, flags, entsize, p2align, size);
+    struct kld_atom *atom = elf_make(ctx, which, name, SHT_PROGBITS, flags, entsize, p2align, size);
     atom->kind = KLD_ATOM_GENERATED;
     atom->generate = generate;
 }
@@ -303,9 +304,8 @@ static void make_tables(struct kld_session *ctx)
         make_generated(ctx, ELF_PLT, ".plt", SHF_ALLOC | SHF_EXECINSTR, 16, 4,
                        elf->plt_header + nplt * elf->arch->plt_entry_size, write_plt);
     if (elf->plt_got.len)
-        make_generated(ctx, ELF_PLT_GOT, ".plt.got", SHF_ALLOC | SHF_EXECINSTR,
-                       elf->plt_got_size, 3,
-                       elf->plt_got.len * elf->plt_got_size, write_plt_got);
+        make_generated(ctx, ELF_PLT_GOT, ".plt.got", SHF_ALLOC | SHF_EXECINSTR, elf->plt_got_size,
+                       3, elf->plt_got.len * elf->plt_got_size, write_plt_got);
     if (nplt && split)
         make_generated(ctx, ELF_PLT_SEC, ".plt.sec", SHF_ALLOC | SHF_EXECINSTR, 16, 4,
                        nplt * elf->arch->plt_entry_size_ibt, write_plt_sec);

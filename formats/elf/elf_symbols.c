@@ -300,16 +300,11 @@ static bool binds_locally(const struct kld_session *ctx, const struct kld_symbol
 {
     bool function = sym->type == KLD_TYPE_FUNCTION || sym->type == KLD_TYPE_IFUNC;
     switch ((enum kld_bsymbolic)ctx->options.bsymbolic) {
-    case KLD_BSYMBOLIC_ALL:
-        return true;
-    case KLD_BSYMBOLIC_FUNCTIONS:
-        return function;
-    case KLD_BSYMBOLIC_NON_WEAK:
-        return !sym->weak;
-    case KLD_BSYMBOLIC_NON_WEAK_FUNCTIONS:
-        return function && !sym->weak;
-    case KLD_BSYMBOLIC_NONE:
-        break;
+    case KLD_BSYMBOLIC_ALL: return true;
+    case KLD_BSYMBOLIC_FUNCTIONS: return function;
+    case KLD_BSYMBOLIC_NON_WEAK: return !sym->weak;
+    case KLD_BSYMBOLIC_NON_WEAK_FUNCTIONS: return function && !sym->weak;
+    case KLD_BSYMBOLIC_NONE: break;
     }
     return false;
 }
@@ -327,10 +322,9 @@ static void decide_definition(struct kld_session *ctx, struct kld_worker *worker
         return;
     sym->exported = elf->is_shared || ctx->options.export_dynamic || listed || sym->unique ||
                     kld_symbol_has(sym, KLD_SYM_REF_SHARED | KLD_SYM_DEF_SHARED);
-    sym->preemptible = sym->exported && elf->is_shared && vis == KLD_VISIBILITY_DEFAULT &&
-                       !sym->synthetic &&
-                       (elf->has_dynamic_list ? listed || !binds_locally(ctx, sym)
-                                              : !binds_locally(ctx, sym));
+    sym->preemptible =
+        sym->exported && elf->is_shared && vis == KLD_VISIBILITY_DEFAULT && !sym->synthetic &&
+        (elf->has_dynamic_list ? listed || !binds_locally(ctx, sym) : !binds_locally(ctx, sym));
     if (elf->has_dynamic_list && elf->is_shared && !listed)
         sym->preemptible = false;
 }
@@ -426,10 +420,8 @@ uint64_t elf_symbol_address(const struct kld_session *ctx, const struct kld_symb
             return kld_pieces_address(atom, sym->value);
         return atom->addr + sym->value;
     }
-    case KLD_SYM_ABSOLUTE:
-        return sym->value;
-    default:
-        return 0;
+    case KLD_SYM_ABSOLUTE: return sym->value;
+    default: return 0;
     }
 }
 

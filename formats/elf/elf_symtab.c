@@ -54,9 +54,9 @@ struct table {
     uint32_t nsections;
     uint32_t *section_numbers; /* by section id */
     uint32_t nsection_ids;
-    uint64_t **needed;         /* by file: bits of the local symbols that relocations name */
-    uint32_t **local_numbers;  /* by file */
-    uint32_t *global_numbers;  /* by id */
+    uint64_t **needed;               /* by file: bits of the local symbols that relocations name */
+    uint32_t **local_numbers;        /* by file */
+    uint32_t *global_numbers;        /* by id */
     _Atomic uint8_t *needed_globals; /* by id */
 };
 
@@ -75,8 +75,8 @@ struct walk {
     elf_word *indices;       /* .symtab_shndx */
     uint32_t *local_numbers; /* of symbols in their file */
     uint32_t *global_numbers;
-    uint32_t first;          /* number of the part's first symbol */
-    uint64_t names_at;       /* offset of the part in .strtab */
+    uint32_t first;    /* number of the part's first symbol */
+    uint64_t names_at; /* offset of the part in .strtab */
     uint32_t count;
     uint64_t size; /* of names */
     bool gnu;
@@ -184,8 +184,7 @@ static bool is_discarded_name(const struct walk *w, const struct elf_object *obj
 }
 
 /* The symbol, if this file defines its global name number i and it is part of the output. */
-static struct kld_symbol *defined_by(const struct walk *w, const struct elf_object *obj,
-                                     uint32_t i)
+static struct kld_symbol *defined_by(const struct walk *w, const struct elf_object *obj, uint32_t i)
 {
     unsigned class = KLD_NAME_CLASS(obj->base.classes[i]);
     if (class != KLD_NAME_DEF && class != KLD_NAME_DEF_WEAK && class != KLD_NAME_COMMON)
@@ -194,14 +193,11 @@ static struct kld_symbol *defined_by(const struct walk *w, const struct elf_obje
     if (sym->file != &obj->base || sym->index != obj->first_global + i || sym->synthetic)
         return NULL;
     switch ((enum kld_symbol_kind)sym->kind) {
-    case KLD_SYM_DEFINED:
-        return sym->in_section || kept_atom(w->ctx, sym->atom) ? sym : NULL;
+    case KLD_SYM_DEFINED: return sym->in_section || kept_atom(w->ctx, sym->atom) ? sym : NULL;
     case KLD_SYM_ABSOLUTE:
-    case KLD_SYM_COMMON:
-        return sym;
+    case KLD_SYM_COMMON: return sym;
     case KLD_SYM_UNDEFINED:
-    case KLD_SYM_IMPORTED:
-        break;
+    case KLD_SYM_IMPORTED: break;
     }
     return NULL;
 }
@@ -334,20 +330,13 @@ static bool is_plt_entry(const struct kld_symbol *sym)
 static unsigned symbol_type(const struct kld_symbol *sym)
 {
     switch ((enum kld_symbol_type)sym->type) {
-    case KLD_TYPE_OBJECT:
-        return STT_OBJECT;
-    case KLD_TYPE_FUNCTION:
-        return STT_FUNC;
-    case KLD_TYPE_TLS:
-        return STT_TLS;
-    case KLD_TYPE_IFUNC:
-        return is_plt_entry(sym) ? STT_FUNC : STT_GNU_IFUNC;
-    case KLD_TYPE_SECTION:
-        return STT_SECTION;
-    case KLD_TYPE_FILE:
-        return STT_FILE;
-    case KLD_TYPE_NONE:
-        break;
+    case KLD_TYPE_OBJECT: return STT_OBJECT;
+    case KLD_TYPE_FUNCTION: return STT_FUNC;
+    case KLD_TYPE_TLS: return STT_TLS;
+    case KLD_TYPE_IFUNC: return is_plt_entry(sym) ? STT_FUNC : STT_GNU_IFUNC;
+    case KLD_TYPE_SECTION: return STT_SECTION;
+    case KLD_TYPE_FILE: return STT_FILE;
+    case KLD_TYPE_NONE: break;
     }
     return STT_NOTYPE;
 }
@@ -432,10 +421,9 @@ static void put_global(struct walk *w, kld_symid id, struct kld_str name)
         unsigned bind = symbol_bind(w->table, sym);
         out->st_info = (unsigned char)ELF64_ST_INFO(bind, symbol_type(sym));
         /* As GNU ld: a symbol that has become local has nothing to hide. */
-        out->st_other =
-            bind == STB_LOCAL
-                ? STV_DEFAULT
-                : atomic_load_explicit(&sym->visibility, memory_order_relaxed);
+        out->st_other = bind == STB_LOCAL
+                            ? STV_DEFAULT
+                            : atomic_load_explicit(&sym->visibility, memory_order_relaxed);
         set_value(w, out, sym);
     }
     w->count++;
@@ -466,12 +454,10 @@ static bool is_rest(const struct table *t, const struct kld_symbol *sym)
         if (!t->keeps_undefined && !sym->imported)
             return false; /* only dead code has it, or it is weak and zero for good */
         return kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
-    case KLD_SYM_IMPORTED:
-        return kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
+    case KLD_SYM_IMPORTED: return kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
     case KLD_SYM_DEFINED:
     case KLD_SYM_ABSOLUTE:
-    case KLD_SYM_COMMON:
-        return sym->synthetic || !sym->file || sym->file->kind != KLD_FILE_OBJECT;
+    case KLD_SYM_COMMON: return sym->synthetic || !sym->file || sym->file->kind != KLD_FILE_OBJECT;
     }
     return false;
 }
@@ -524,15 +510,9 @@ static void walk_sections(struct walk *w)
 static void walk_part(struct walk *w, const struct part *part)
 {
     switch ((enum kind)part->kind) {
-    case SECTIONS:
-        walk_sections(w);
-        break;
-    case LOCALS:
-        walk_locals(w, part);
-        break;
-    case NO_FILE:
-        put_file_name(w, (struct kld_str){0});
-        break;
+    case SECTIONS: walk_sections(w); break;
+    case LOCALS: walk_locals(w, part); break;
+    case NO_FILE: put_file_name(w, (struct kld_str){0}); break;
     case HIDDEN:
     case GLOBALS:
         if (part->obj)
@@ -546,10 +526,8 @@ static void walk_part(struct walk *w, const struct part *part)
 static struct walk walk_of(struct kld_session *ctx, const struct kld_atom *atom)
 {
     const struct part *part = atom->extra;
-    return (struct walk){.ctx = ctx,
-                         .table = get_table(ctx),
-                         .first = part->first,
-                         .names_at = part->names};
+    return (struct walk){
+        .ctx = ctx, .table = get_table(ctx), .first = part->first, .names_at = part->names};
 }
 
 static void write_symbols(struct kld_session *ctx, struct kld_worker *worker,
@@ -821,8 +799,8 @@ static struct kld_section *make_table(struct kld_session *ctx, struct table *t,
 
 static void make_tables(struct kld_session *ctx, struct table *t)
 {
-    struct kld_section *symtab = make_table(ctx, t, ELF_SYMTAB, ".symtab", SHT_SYMTAB,
-                                            sizeof(Elf64_Sym), write_symbols);
+    struct kld_section *symtab =
+        make_table(ctx, t, ELF_SYMTAB, ".symtab", SHT_SYMTAB, sizeof(Elf64_Sym), write_symbols);
     elf_state(ctx)->synth[ELF_SYMTAB]->extra = t;
     struct kld_section *strtab =
         make_table(ctx, t, ELF_STRTAB, ".strtab", SHT_STRTAB, 1, write_names);
@@ -879,9 +857,10 @@ void elf_symtab_synth(struct kld_session *ctx)
     note_abi(ctx, t);
     uint32_t first_global = sum_parts(t);
     if (t->nsymbols > UINT32_MAX || t->strtab_size > UINT32_MAX) {
-        kld_error(ctx, "too-large", NULL, "the symbol table is too large: %llu symbols with %llu "
-                  "bytes of names", (unsigned long long)t->nsymbols,
-                  (unsigned long long)t->strtab_size);
+        kld_error(ctx, "too-large", NULL,
+                  "the symbol table is too large: %llu symbols with %llu "
+                  "bytes of names",
+                  (unsigned long long)t->nsymbols, (unsigned long long)t->strtab_size);
         return;
     }
     make_tables(ctx, t);

@@ -17,7 +17,7 @@
 enum { HIDDEN_VERSION = 0x8000 };
 
 struct elf_versions {
-    struct elf_version_script script, list;           /* list: dynamic symbols by name */
+    struct elf_version_script script, list;            /* list: dynamic symbols by name */
     const struct elf_version_patterns *rules, *listed; /* NULL: none */
     KLD_VEC(struct kld_str) defs; /* names of versions by index; [0] unused, [1] the base */
     uint32_t nverneed;
@@ -102,8 +102,7 @@ static struct kld_str suffix_of(const struct kld_symbol *sym, bool *is_default)
     const struct elf_object *obj = elf_object(sym->file);
     if (!obj->has_versions || sym->index >= obj->nsyms)
         return none;
-    struct kld_str raw =
-        kld_str((const char *)obj->strtab.ptr + obj->syms[sym->index].st_name);
+    struct kld_str raw = kld_str((const char *)obj->strtab.ptr + obj->syms[sym->index].st_name);
     const char *at = memchr(raw.ptr, '@', raw.len);
     if (!at || at == raw.ptr)
         return none;
@@ -136,8 +135,7 @@ static void assign_one(struct kld_session *ctx, struct kld_demangler *demangler,
         return;
     }
     if (v->rules) {
-        struct elf_version_match m =
-            elf_version_lookup(v->rules, demangler, kld_symbol_name(sym));
+        struct elf_version_match m = elf_version_lookup(v->rules, demangler, kld_symbol_name(sym));
         if (m.scope == ELF_VERSION_LOCAL)
             sym->forced_local = true;
         else if (m.scope == ELF_VERSION_GLOBAL && elf_version_number(&v->script, m.node) > 1)
@@ -233,8 +231,8 @@ void elf_versions_assign(struct kld_session *ctx)
         check_names(ctx, v);
     if (suffixes)
         connect_all(ctx);
-    if (!elf->is_dynamic || (!v->rules && !suffixes && !ctx->options.default_symver &&
-                             !ctx->options.exclude_libs.len))
+    if (!elf->is_dynamic ||
+        (!v->rules && !suffixes && !ctx->options.default_symver && !ctx->options.exclude_libs.len))
         return;
     struct kld_demangler demangler = {.arena = &ctx->arena};
     for (kld_symid id = 0; id < ctx->nsymbols; id++) {
@@ -378,13 +376,13 @@ static void put_need(struct kld_session *ctx, const struct elf_shared *lib, uint
     uint32_t count = 0, done = 0;
     for (uint32_t k = 2; k < lib->nversions; k++)
         count += lib->need_index[k] != 0;
-    Elf64_Verneed vn = {.vn_version = VER_NEED_CURRENT,
-                        .vn_cnt = (uint16_t)count,
-                        .vn_file = elf_dynstr_add(ctx, kld_str(lib->soname)),
-                        .vn_aux = sizeof(Elf64_Verneed),
-                        .vn_next = last_file ? 0
-                                             : (uint32_t)(sizeof(Elf64_Verneed) +
-                                                          count * sizeof(Elf64_Vernaux))};
+    Elf64_Verneed vn = {
+        .vn_version = VER_NEED_CURRENT,
+        .vn_cnt = (uint16_t)count,
+        .vn_file = elf_dynstr_add(ctx, kld_str(lib->soname)),
+        .vn_aux = sizeof(Elf64_Verneed),
+        .vn_next =
+            last_file ? 0 : (uint32_t)(sizeof(Elf64_Verneed) + count * sizeof(Elf64_Vernaux))};
     memcpy(*at, &vn, sizeof(vn));
     *at += sizeof(vn);
     for (uint32_t k = 2; k < lib->nversions; k++) {
