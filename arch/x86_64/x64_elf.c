@@ -232,6 +232,28 @@ static uint64_t lazy_target(const struct kld_session *ctx, uint64_t plt_entry)
     return ctx->options.z_ibtplt ? plt_entry : plt_entry + X64_PLT_PUSH;
 }
 
+/* Thread-local accesses keep what they were compiled to, as with GNU ld. */
+static void emitted(const struct kld_session *ctx, const struct elf_object *obj,
+                    const struct kld_atom *atom, const elf_rela *in, elf_rela *out)
+{
+    uint32_t type = ELF64_R_TYPE(in->r_info);
+    if (type != R_X86_64_GOTPCRELX && type != R_X86_64_REX_GOTPCRELX)
+        return;
+    switch (x64_load(ctx, obj, atom, in, x64_classify(ctx, obj, ELF64_R_SYM(in->r_info)))) {
+    case X64_LOAD_GOT: return;
+    case X64_LOAD_JMP:
+        out->r_offset--;
+        __attribute__((fallthrough));
+    case X64_LOAD_LEA:
+    case X64_LOAD_CALL: type = R_X86_64_PC32; break;
+    case X64_LOAD_IMMEDIATE:
+        type = type == R_X86_64_REX_GOTPCRELX ? R_X86_64_32S : R_X86_64_32;
+        out->r_addend = 0;
+        break;
+    }
+    out->r_info = ELF64_R_INFO(ELF64_R_SYM(out->r_info), type);
+}
+
 const struct elf_arch_ops x64_elf = {
     .machine = EM_X86_64,
     .r_none = R_X86_64_NONE,
@@ -251,6 +273,7 @@ const struct elf_arch_ops x64_elf = {
     .apply = x64_apply,
     .apply_debug = x64_apply_debug,
     .apply_one = apply_one,
+    .emitted = emitted,
     .plt_header_size = X64_PLT_HEADER_SIZE,
     .plt_entry_size = X64_PLT_ENTRY_SIZE,
     .plt_got_entry_size = X64_PLT_GOT_ENTRY_SIZE,

@@ -36,6 +36,10 @@ struct elf_arch_ops {
     /* Applies one relocation that generic code met outside an atom's loop (unwind records):
      * writes value s + addend - place. False: not possible for this type. */
     bool (*apply_one)(uint32_t type, uint8_t *out, uint64_t place, uint64_t value, int64_t addend);
+    /* --emit-relocs: if apply makes another instruction of the one at `in`, changes *out, which is
+     * the relocation as it is written, accordingly. May be NULL. */
+    void (*emitted)(const struct kld_session *ctx, const struct elf_object *obj,
+                    const struct kld_atom *atom, const elf_rela *in, elf_rela *out);
 
     /* PLT: a header and entries of fixed size; .plt.got-like entries jump through a GOT slot. */
     uint32_t plt_header_size, plt_entry_size, plt_got_entry_size;

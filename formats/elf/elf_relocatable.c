@@ -247,6 +247,7 @@ static uint32_t translate_section(const struct kld_session *ctx, const struct el
 static void translate(const struct kld_session *ctx, const struct relocs *r, const elf_rela *in,
                       elf_rela *out)
 {
+    const struct elf_link *elf = elf_state(ctx);
     const struct elf_object *obj = elf_object(ctx->files[r->file]);
     uint32_t sym = ELF64_R_SYM(in->r_info), type = ELF64_R_TYPE(in->r_info), number = 0;
     int64_t addend = in->r_addend;
@@ -255,12 +256,15 @@ static void translate(const struct kld_session *ctx, const struct relocs *r, con
     else if (sym)
         number = elf_symtab_number(ctx, r->file, sym);
     if (sym && !number) {
-        type = elf_state(ctx)->arch->r_none;
+        type = elf->arch->r_none;
         addend = 0;
     }
     out->r_offset = r->atom->addr + in->r_offset;
     out->r_info = ELF64_R_INFO((uint64_t)number, type);
     out->r_addend = addend;
+    if (number && !elf->is_relocatable && elf->arch->emitted &&
+        (r->atom->flags & KLD_ATOM_ALLOC))
+        elf->arch->emitted(ctx, obj, r->atom, in, out);
 }
 
 static void write_relocs(struct kld_session *ctx, struct kld_worker *worker,
