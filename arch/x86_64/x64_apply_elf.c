@@ -86,13 +86,9 @@ static bool has_plt(const struct kld_session *ctx, const struct kld_symbol *sym)
     return aux->plt != ELF_NONE || aux->plt_got != ELF_NONE || aux->iplt != ELF_NONE;
 }
 
-/* S of a local name: an ifunc whose address is used has a PLT entry, which is its address. */
 static uint64_t local_value(const struct place *f)
 {
-    struct elf_target t = elf_resolve(f->ctx, f->obj, f->r_sym, f->a);
-    if (kld_unlikely(t.sym && t.sym->type == KLD_TYPE_IFUNC) && has_plt(f->ctx, t.sym))
-        return elf_plt_address(f->ctx, t.sym);
-    return t.value;
+    return elf_resolve(f->ctx, f->obj, f->r_sym, f->a).value;
 }
 
 /* S. That of a global name takes no look at the symbol, which would be a cache miss. */
