@@ -58,6 +58,7 @@ SOVER    = 0
 
 # --- files --------------------------------------------------------------------------------------
 
+OBJCOPY ?= objcopy
 B        = build$(if $(filter-out release,$(VARIANT)),/$(VARIANT))
 
 CMD_SRC := driver/main.c driver/report.c
@@ -85,10 +86,10 @@ SAY      = $(SAY_$(V))
 .SUFFIXES:
 
 .PHONY: all
-all: $(B)/kld $(B)/libkld.a $(B)/libkld.so ## build/kld, build/libkld.a, build/libkld.so
+all: $(B)/kld $(B)/libkld.a $(B)/libkld-parts.a $(B)/libkld.so ## build/kld, build/libkld.a, build/libkld.so
 
 .PHONY: variant
-variant: $(B)/kld $(B)/libkld.a
+variant: $(B)/kld $(B)/libkld.a $(B)/libkld-parts.a
 
 VARIANTS = debug asan ubsan tsan
 .PHONY: $(VARIANTS)
@@ -105,7 +106,17 @@ $(B)/pic/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALLFLAGS) $(WERROR_$(WERROR)) -fPIC -MMD -MP -c $< -o $@
 
+# One member in which only the public names are left global: the host's own names cannot clash with
+# those of kld. The command and the unit tests, which call what is
+# inside, use libkld-parts.a.
 $(B)/libkld.a: $(LIB_OBJ) $(B)/objects
+	$(SAY) AR $@
+	@rm -f $@
+	$(Q)$(CC) $(VFLAGS) -r -nostdlib -o $(B)/libkld.o $(LIB_OBJ)
+	$(Q)$(OBJCOPY) --localize-hidden $(B)/libkld.o
+	$(Q)$(AR) rcs $@ $(B)/libkld.o
+
+$(B)/libkld-parts.a: $(LIB_OBJ) $(B)/objects
 	$(SAY) AR $@
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $(LIB_OBJ)
@@ -116,10 +127,10 @@ $(B)/libkld.so: $(PIC_OBJ) $(B)/objects
 	    -Wl,--exclude-libs,ALL -Wl,-z,defs -Wl,-z,relro -o $@ $(PIC_OBJ) $(SO_LIBS)
 	@ln -sf libkld.so $(B)/libkld.so.$(SOVER)
 
-$(B)/kld: $(CMD_OBJ) $(B)/libkld.a $(B)/objects $(B)/static
+$(B)/kld: $(CMD_OBJ) $(B)/libkld-parts.a $(B)/objects $(B)/static
 	$(SAY) LINK $@
 	$(Q)$(CC) $(VFLAGS) $(LDFLAGS) `cat $(B)/static` -Wl,--gc-sections \
-	    -o $@ $(CMD_OBJ) $(B)/libkld.a $(LIBS)
+	    -o $@ $(CMD_OBJ) $(B)/libkld-parts.a $(LIBS)
 
 # Whether a static link works here. (The link itself decides: an archive may itself need others.)
 $(B)/static: $(B)/flags

@@ -11,7 +11,7 @@ import pytest
 from kldtest import REPO
 from kldtest import TIMEOUT
 
-LIB = os.environ.get('KLD_LIB') or str(REPO / 'build' / 'libkld.a')
+LIB = os.environ.get('KLD_LIB') or str(REPO / 'build' / 'libkld-parts.a')
 CFLAGS = shlex.split(os.environ.get('KLD_CFLAGS', ''))
 LIBS = ['-lb2', '-lnettle', '-liberty', '-lzstd', '-lz', '-pthread']
 UNIT = REPO / 'test' / 'unit'
