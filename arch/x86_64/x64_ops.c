@@ -28,6 +28,7 @@ const struct kld_arch_ops kld_arch_x86_64 = {
     .emulations = emulations,
     .max_page_size = 0x1000,
     .common_page_size = 0x1000,
+    .image_base = 0x400000,
     .dynamic_linker = "/lib64/ld-linux-x86-64.so.2",
     .library_path = library_path,
     .by_format = {&x64_elf, NULL, NULL},
