@@ -17,8 +17,8 @@ struct expander {
 
 const char *kld_error_text(struct kld_session *ctx, int error)
 {
-    char *buffer = kld_arena_alloc(&ctx->arena, 128, 1);
-    return strerror_r(error, buffer, 128);
+    enum { SIZE = 128 };
+    return kld_errno_text(error, kld_arena_alloc(&ctx->arena, SIZE, 1), SIZE);
 }
 
 /* ---- search paths ---- */

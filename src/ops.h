@@ -71,6 +71,9 @@ struct kld_format_ops {
     /* Fills in the symbol of each name of which this file has the definition that won
      * (kld_resolve_won). In parallel. */
     void (*bind)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+    /* The atom in which the file defines its name number i, or NULL, and the offset there. */
+    const struct kld_atom *(*definition)(const struct kld_file *file, uint32_t i,
+                                         uint64_t *offset);
     /* Once, after all files are bound: linker-defined symbols, COMMON, versions, exports. */
     void (*bind_all)(struct kld_session *ctx);
 

@@ -8,8 +8,8 @@
  * makes the result independent of who comes first. GNU ld and lld agree on the ranks: a strong
  * definition, then COMMON, then weak, then one in a shared library; among equals the first. */
 #include "src/resolve.h"
-#include "src/demangle.h"
 #include "src/load.h"
+#include "src/undefined.h"
 
 enum rank { RANK_STRONG = 1, RANK_COMMON = 2, RANK_WEAK = 3, RANK_SHARED = 4 };
 
@@ -120,24 +120,22 @@ static void vote(struct kld_session *ctx, struct kld_worker *w, void *arg, size_
 
 /* ---- duplicates ---- */
 
-static void report_duplicate(struct kld_session *ctx, struct kld_worker *w,
-                             const struct kld_file *file, const struct kld_symbol *sym)
+static void report_duplicate(struct kld_session *ctx, const struct kld_file *file, uint32_t i,
+                             const struct kld_symbol *sym)
 {
-    char *name = kld_arena_strndup(&w->arena, sym->name, sym->name_len);
-    const char *shown =
-        ctx->options.demangle ? kld_demangle_name(&w->arena, kld_symbol_name(sym)) : name;
-    const struct kld_file *first = sym->file ? sym->file : file;
-    struct kld_where where = {.file = file, .symbol = name};
-    const char *open = first->member ? "(" : "", *close = first->member ? ")" : "";
-    kld_error(ctx, "duplicate-symbol", &where,
-              "duplicate symbol: %s (multiple definition of '%s'; first defined in %s%s%s%s)",
-              shown, shown, first->path, open, first->member ? first->member : "", close);
+    struct kld_definition first = {.file = sym->file}, second = {.file = file};
+    if (sym->kind == KLD_SYM_DEFINED && !sym->in_section) {
+        first.atom = sym->atom;
+        first.offset = sym->value;
+    }
+    second.atom = ctx->format->definition(file, i, &second.offset);
+    kld_report_duplicate(ctx, sym, &first, &second);
 }
 
 /* Runs after bind, so that sym->file names the winner. */
 static void find_duplicates(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
-    (void)arg;
+    (void)w, (void)arg;
     struct kld_file *file = ctx->files[i];
     if (file->kind != KLD_FILE_OBJECT || file->just_symbols)
         return;
@@ -148,7 +146,7 @@ static void find_duplicates(struct kld_session *ctx, struct kld_worker *w, void 
         uint64_t best = atomic_load_explicit(&ctx->resolver->best[id], memory_order_relaxed);
         bool assigned = (best >> 32 & 0xfffffff) == ctx->internal->index; /* overrides */
         if (best != make_key(RANK_STRONG, file, n) && best >> 60 == RANK_STRONG && !assigned)
-            report_duplicate(ctx, w, file, &ctx->symbols[id]);
+            report_duplicate(ctx, file, n, &ctx->symbols[id]);
     }
 }
 

@@ -3,6 +3,7 @@
 #include "formats/elf/elf_compress.h"
 #include "formats/elf/elf_eh.h"
 #include "formats/elf/elf_gc.h"
+#include "formats/elf/elf_local.h"
 #include "formats/elf/elf_icf.h"
 #include "formats/elf/elf_relocatable.h"
 #include "formats/elf/elf_symbols.h"
@@ -171,10 +172,12 @@ const struct kld_format_ops kld_format_elf = {
     .make_atoms = elf_make_atoms,
     .combine = combine,
     .bind = elf_bind,
+    .definition = elf_definition,
     .bind_all = elf_bind_all,
     .anchor = anchor,
     .symbol_address = elf_symbol_address,
     .atom_name = elf_atom_name,
+    .local = elf_local,
     .edges = elf_edges,
     .gc_roots = elf_gc_roots,
     .gc_follow = elf_gc_follow,

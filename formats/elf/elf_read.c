@@ -725,6 +725,14 @@ void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_fil
     }
 }
 
+const struct kld_atom *elf_definition(const struct kld_file *file, uint32_t i, uint64_t *offset)
+{
+    const struct elf_object *obj = elf_object(file);
+    uint32_t n = obj->first_global + i;
+    *offset = obj->syms[n].st_value;
+    return elf_section_atom(obj, elf_sym_section(obj, n));
+}
+
 /* ---- symbols of local names that need slots ---- */
 
 struct kld_symbol *elf_local_symbol(const struct elf_object *obj, uint32_t i)

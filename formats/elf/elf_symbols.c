@@ -9,9 +9,9 @@
 #include "formats/elf/elf_arch.h"
 #include "formats/elf/elf_version.h"
 #include "src/assign.h"
-#include "src/demangle.h"
 #include "src/layout.h"
 #include "src/resolve.h"
+#include "src/undefined.h"
 
 /* ---- linker-defined symbols ---- */
 
@@ -262,16 +262,9 @@ static void check_library(struct kld_session *ctx, const struct elf_shared *lib)
 {
     const struct kld_file *file = &lib->obj.base;
     for (uint32_t i = 0; i < file->nglobals; i++) {
-        const struct kld_symbol *sym = &ctx->symbols[file->ids[i]];
-        if (KLD_NAME_CLASS(file->classes[i]) != KLD_NAME_UNDEF || sym->kind != KLD_SYM_UNDEFINED)
-            continue;
-        char *name = kld_demangle_name(&ctx->arena, kld_symbol_name(sym));
-        struct kld_where where = {.file = file, .symbol = name};
-        if (ctx->options.warn_unresolved)
-            kld_warning(ctx, "undefined-symbol", &where, "undefined reference to '%s'", name);
-        else
-            kld_error(ctx, "undefined-symbol", &where,
-                      "undefined reference to '%s' [--no-allow-shlib-undefined]", name);
+        struct kld_symbol *sym = &ctx->symbols[file->ids[i]];
+        if (KLD_NAME_CLASS(file->classes[i]) == KLD_NAME_UNDEF && sym->kind == KLD_SYM_UNDEFINED)
+            kld_undefined_in_file(ctx, sym, file);
     }
 }
 
