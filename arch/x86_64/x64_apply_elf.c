@@ -160,7 +160,7 @@ static uint64_t dtp_value(const struct place *f)
 /* S + A; what the dynamic linker adds a symbol to stays 0. */
 static void apply_word(const struct place *f)
 {
-    enum x64_word word = x64_word(f->elf, f->atom, class_of(f));
+    enum x64_word word = x64_word(f->ctx, f->atom, class_of(f));
     kld_put64(f->field, word == X64_WORD_SYMBOLIC ? 0 : value_of(f) + (uint64_t)f->a);
 }
 

@@ -241,9 +241,7 @@ static void emitted(const struct kld_session *ctx, const struct elf_object *obj,
         return;
     switch (x64_load(ctx, obj, atom, in, x64_classify(ctx, obj, ELF64_R_SYM(in->r_info)))) {
     case X64_LOAD_GOT: return;
-    case X64_LOAD_JMP:
-        out->r_offset--;
-        __attribute__((fallthrough));
+    case X64_LOAD_JMP: out->r_offset--; __attribute__((fallthrough));
     case X64_LOAD_LEA:
     case X64_LOAD_CALL: type = R_X86_64_PC32; break;
     case X64_LOAD_IMMEDIATE:

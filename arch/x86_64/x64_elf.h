@@ -103,17 +103,19 @@ enum x64_word {
     X64_WORD_IRELATIVE,
 };
 
-static inline enum x64_word x64_word(const struct elf_link *elf, const struct kld_atom *atom,
+static inline enum x64_word x64_word(const struct kld_session *ctx, const struct kld_atom *atom,
                                      enum x64_class class)
 {
-    bool free = elf->is_pic || (atom->flags & KLD_ATOM_WRITE);
+    const struct kld_options *o = &ctx->options;
+    bool pic = elf_state(ctx)->is_pic;
+    /* A read-only word of a fixed-position program: a copy of the variable or a canonical PLT
+     * entry is better than writing to it, unless the user says otherwise. */
+    bool writes = pic || (atom->flags & KLD_ATOM_WRITE) ||
+                  (o->z_copyreloc == KLD_NO && o->z_text == KLD_TEXTREL_ALLOW);
     switch (class) {
-    case X64_LOCAL: return elf->is_pic ? X64_WORD_RELATIVE : X64_WORD_FIXED;
-    case X64_IFUNC: return free ? X64_WORD_IRELATIVE : X64_WORD_FIXED;
-    case X64_DYNAMIC:
-        /* A read-only word of a fixed-position program: a copy or a canonical PLT entry is
-         * better than writing to it. */
-        return free ? X64_WORD_SYMBOLIC : X64_WORD_FIXED;
+    case X64_LOCAL: return pic ? X64_WORD_RELATIVE : X64_WORD_FIXED;
+    case X64_IFUNC: return writes ? X64_WORD_IRELATIVE : X64_WORD_FIXED;
+    case X64_DYNAMIC: return writes ? X64_WORD_SYMBOLIC : X64_WORD_FIXED;
     default: return X64_WORD_FIXED;
     }
 }

@@ -118,7 +118,7 @@ static void need_address(const struct edge *e)
 /* R_X86_64_64 */
 static void scan_word(const struct edge *e)
 {
-    switch (x64_word(e->elf, e->atom, e->class)) {
+    switch (x64_word(e->ctx, e->atom, e->class)) {
     case X64_WORD_RELATIVE: need_dynrel(e, ELF_DYNREL_RELATIVE); return;
     case X64_WORD_SYMBOLIC: need_dynrel(e, ELF_DYNREL_SYMBOLIC); return;
     case X64_WORD_IRELATIVE:
