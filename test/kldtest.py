@@ -85,7 +85,8 @@ class Result:
     def says(self, *texts):
         """Each text occurs in the standard error; a compiled pattern is searched for."""
         for text in texts:
-            found = text.search(self.stderr) if isinstance(text, re.Pattern) else text in self.stderr
+            pattern = text if isinstance(text, re.Pattern) else re.compile(re.escape(text))
+            found = pattern.search(self.stderr)
             assert found, f'{text!r} is not in the messages:\n{self}'
         return self
 

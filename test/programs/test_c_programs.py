@@ -2,7 +2,6 @@
 
 import pytest
 
-from kldtest import KINDS
 from kldtest import deviates
 from kldtest import only
 
@@ -329,8 +328,8 @@ def test_wide_strings_and_constants_are_merged(t, kind):
         double f(double); const wchar_t *wide(void); __int128 huge(void);
         int main(void)
         {
-            printf("%.3f %d %d\n", f(2.0) + 1.234567, (int)wcslen(L"wide text") - (int)wcslen(wide()),
-                   (int)(huge() >> 100));
+            printf("%.3f %d %d\n", f(2.0) + 1.234567,
+                   (int)wcslen(L"wide text") - (int)wcslen(wide()), (int)(huge() >> 100));
             return 0;
         }''', '-O2', *kind.cflags)
     b = t.cc('b.o', r'''

@@ -1,30 +1,32 @@
 """What runs before main and after it: init_array, ctors, their priorities and their order."""
 
-import pytest
-
 from kldtest import deviates
 from kldtest import only
 
 SAY = r'''
 #include <stdio.h>
 #include <stdlib.h>
-#define CTOR(name, ...) __attribute__((constructor __VA_ARGS__)) static void name(void) { puts(#name); }
-#define DTOR(name, ...) __attribute__((destructor __VA_ARGS__)) static void name(void) { puts(#name); }
+#define SAYS(name, ...) __attribute__((__VA_ARGS__)) static void name(void) { puts(#name); }
+#define CTOR(name, ...) SAYS(name, constructor __VA_ARGS__)
+#define DTOR(name, ...) SAYS(name, destructor __VA_ARGS__)
 '''
 
 
 def test_priorities_across_files(t, compiler, kind):
-    a = t.cc('a.o', SAY + 'CTOR(a_none) CTOR(a_300, (300)) CTOR(a_1000, (1000)) int main(void) { return 0; }',
-             *kind.cflags)
-    b = t.cc('b.o', SAY + 'CTOR(b_1001, (1001)) CTOR(b_none) CTOR(b_101, (101)) CTOR(b_20000, (20000))',
-             *kind.cflags)
+    a = t.cc('a.o', SAY + r'''
+        CTOR(a_none) CTOR(a_300, (300)) CTOR(a_1000, (1000))
+        int main(void) { return 0; }''', *kind.cflags)
+    b = t.cc('b.o', SAY + r'''
+        CTOR(b_1001, (1001)) CTOR(b_none) CTOR(b_101, (101)) CTOR(b_20000, (20000))
+        ''', *kind.cflags)
     t.link('app', *kind.ldflags, a, b)
     t.run('app', expect='b_101\na_300\na_1000\nb_1001\nb_20000\na_none\nb_none\n')
 
 
 def test_destructors_run_in_reverse(t, compiler, kind):
-    a = t.cc('a.o', SAY + 'DTOR(a_none) DTOR(a_300, (300)) int main(void) { puts("main"); return 0; }',
-             *kind.cflags)
+    a = t.cc('a.o', SAY + r'''
+        DTOR(a_none) DTOR(a_300, (300))
+        int main(void) { puts("main"); return 0; }''', *kind.cflags)
     b = t.cc('b.o', SAY + 'DTOR(b_none) DTOR(b_101, (101))', *kind.cflags)
     t.link('app', *kind.ldflags, a, b)
     t.run('app', expect='main\nb_none\na_none\na_300\nb_101\n')
@@ -120,7 +122,10 @@ def test_preinit_array_runs_first(t, compiler):
 def test_shared_object_constructors_run_before_the_program(t, compiler):
     lib = t.cc('lib.o', SAY + 'CTOR(library) DTOR(library_end) void f(void) {}', '-fPIC')
     t.link('liba.so', '-shared', lib)
-    app = t.cc('app.o', SAY + 'void f(void); CTOR(program) DTOR(program_end) int main(void) { f(); return 0; }')
+    app = t.cc('app.o', SAY + r'''
+        void f(void);
+        CTOR(program) DTOR(program_end)
+        int main(void) { f(); return 0; }''')
     t.link('app', app, 'liba.so')
     t.run('app', expect='library\nprogram\nprogram_end\nlibrary_end\n')
 

@@ -70,7 +70,11 @@ OTHER = HEADER + r'''
         std::string name() const override { return "square"; }
         double area() const override { return side * side; }
     };
-    Shape *make_square(double side) { Registry<Shape *>::add(new Square(side)); return new Square(side + 1); }
+    Shape *make_square(double side)
+    {
+        Registry<Shape *>::add(new Square(side));
+        return new Square(side + 1);
+    }
     void throw_at_depth(int depth)
     {
         std::string local = "deep";
@@ -120,7 +124,8 @@ def test_static_libraries_of_the_compiler(t, compiler):
 def test_sections_collected_with_exceptions(t, compiler, kind, opt):
     """--gc-sections keeps the tables of what is kept, and unwinding still works."""
     flags = (opt, '-ffunction-sections', '-fdata-sections', *kind.cflags)
-    unused = 'void never_called() { try { throw_at_depth(3); } catch (Error &) { instance_counter()++; } }'
+    unused = '''void never_called()
+        { try { throw_at_depth(3); } catch (Error &) { instance_counter()++; } }'''
     a, b = t.cxx('a.o', MAIN, *flags), t.cxx('b.o', OTHER + unused, *flags)
     t.link('app', *kind.ldflags, '-Wl,--gc-sections', a, b, via='c++')
     assert not [s for s in t.elf('app').symbols if 'never_called' in s.name]
@@ -269,7 +274,7 @@ def test_rtti_across_shared_objects(t, compiler, opt):
 
 def test_exception_types_of_a_plugin(t, compiler):
     """Thrown in a library that was opened at run time, caught by the program by its type."""
-    header = 'struct __attribute__((visibility("default"))) Failure { int code; virtual ~Failure() {} };'
+    header = 'struct Failure { int code; virtual ~Failure() {} };'
     t.link('plugin.so', '-shared',
            t.cxx('p.o', header + 'extern "C" void fail(int n) { Failure f; f.code = n; throw f; }',
                  '-fPIC'), via='c++')
@@ -277,7 +282,8 @@ def test_exception_types_of_a_plugin(t, compiler):
         #include <dlfcn.h>
         int main()
         {
-            auto fail = reinterpret_cast<void (*)(int)>(dlsym(dlopen("./plugin.so", RTLD_NOW), "fail"));
+            void *plugin = dlopen("./plugin.so", RTLD_NOW);
+            auto fail = reinterpret_cast<void (*)(int)>(dlsym(plugin, "fail"));
             try { fail(31); } catch (Failure &f) { return f.code; }
         }''')
     t.link('app', '-rdynamic', a, via='c++')
@@ -421,7 +427,9 @@ def test_initialisation_order_of_globals(t, compiler, kind):
     """In the order of the command line, streams first, destroyed in reverse."""
     source = r'''
         #include <iostream>
-        namespace { struct Say { Say() { std::cout << "+NAME "; } ~Say() { std::cout << "-NAME "; } }; }
+        namespace {
+        struct Say { Say() { std::cout << "+NAME "; } ~Say() { std::cout << "-NAME "; } };
+        }
         static Say NAME;
     '''
     a, b = (t.cxx(f'{n}.o', source.replace('NAME', n), *kind.cflags) for n in 'ab')
@@ -450,9 +458,16 @@ def test_cold_and_hot_parts(t, compiler):
     """-O2 splits functions: the handler of an exception lies in .text.unlikely."""
     a = t.cxx('a.o', r'''
         #include <cstdio>
-        __attribute__((cold, noinline)) static void complain(int n) { std::printf("bad %d\n", n); throw n; }
+        __attribute__((cold, noinline)) static void complain(int n)
+        {
+            std::printf("bad %d\n", n);
+            throw n;
+        }
         __attribute__((noinline)) int work(int n) { if (n > 3) complain(n); return n; }
-        int main(int argc, char **) { try { return work(argc + 3); } catch (int n) { return n * 2; } }
+        int main(int argc, char **)
+        {
+            try { return work(argc + 3); } catch (int n) { return n * 2; }
+        }
         ''', '-O2', '-freorder-functions' if t.compiler == 'gcc' else '-O2')
     t.link('app', a, via='c++')
     t.run('app', expect='bad 4\n', status=8)
@@ -464,7 +479,11 @@ def test_backtrace_through_frames(t, compiler, kind):
         #include <cstdio>
         #include <unwind.h>
         static int frames;
-        static _Unwind_Reason_Code count(struct _Unwind_Context *, void *) { frames++; return _URC_NO_REASON; }
+        static _Unwind_Reason_Code count(struct _Unwind_Context *, void *)
+        {
+            frames++;
+            return _URC_NO_REASON;
+        }
         __attribute__((noinline)) int nest(int n)
         {
             volatile int result = n ? nest(n - 1) + 1 : (_Unwind_Backtrace(count, nullptr), 0);

@@ -1,4 +1,4 @@
-"""What programs and shared objects share at run time: data, functions, relocations, search paths."""
+"""What programs and shared objects share at run time: data, functions, relocations, paths."""
 
 import pytest
 
@@ -300,7 +300,8 @@ def test_protected_functions_are_not_interposed(t, compiler):
         int g(void) { return f(); }''')
     assert t.elf('liba.so').dynsym('f').vis == 'PROTECTED'
     assert t.elf('liba.so').dynrelocs_of('f') == []
-    a = t.cc('a.o', 'int g(void); int f(void) { return 2; } int main(void) { return g() * 10 + f(); }')
+    a = t.cc('a.o', 'int g(void); int f(void) { return 2; }'
+             'int main(void) { return g() * 10 + f(); }')
     t.link('app', a, 'liba.so')
     t.run('app', status=12)
 
@@ -365,7 +366,8 @@ RELR_PROGRAM = r'''
     static int x[600];
     #define P8(n) &x[n], &x[n + 1], &x[n + 2], &x[n + 3], &x[n + 4], &x[n + 5], &x[n + 6], &x[n + 7]
     static int *dense[] = { P8(0), P8(8), P8(16), P8(24), P8(32), P8(40), P8(48), P8(56), P8(64) };
-    static struct { char c; int *p; long gap[100]; int *q; } sparse = { 'a', &x[100], {0}, &x[200] };
+    static struct { char c; int *p; long gap[100]; int *q; } sparse =
+        { 'a', &x[100], {0}, &x[200] };
     static struct { char c; int *p; } __attribute__((packed)) odd = { 'b', &x[300] };
     int main(void)
     {

@@ -16,8 +16,8 @@ def static(t, name, value, function='f'):
 
 def shared(t, name, value, function='f'):
     t.write(f'{name}.keep', '')
-    t.link(name, '-shared', t.cc(f'{name}.o', f'int {function}(void) {{ return {value}; }}', '-fPIC'),
-           f'-Wl,-soname,{name.split("/")[-1]}')
+    x = t.cc(f'{name}.o', f'int {function}(void) {{ return {value}; }}', '-fPIC')
+    t.link(name, '-shared', x, f'-Wl,-soname,{name.split("/")[-1]}')
     return name
 
 

@@ -66,7 +66,8 @@ def test_first_shared_object_wins(t):
 
 def test_size_of_common_grows_after_the_fact(t, compiler):
     """The largest of all sizes counts, whatever the order."""
-    small, large = t.cc('s.o', 'char buffer[8];', '-fcommon'), t.cc('l.o', 'char buffer[800];', '-fcommon')
+    small = t.cc('small.o', 'char buffer[8];', '-fcommon')
+    large = t.cc('large.o', 'char buffer[800];', '-fcommon')
     for out, order in (('app1', (small, large)), ('app2', (large, small))):
         t.link(out, t.cc('m.o', 'int main(void) { return 0; }'), *order)
         assert t.elf(out).symbol('buffer').size == 800
@@ -327,7 +328,8 @@ def test_wrap_leaves_references_within_the_defining_object(t):
 
 
 def test_wrap_extracts_from_an_archive(t):
-    t.ar('libwrap.a', t.cc('w.o', 'int __real_f(void); int __wrap_f(void) { return __real_f() + 1; }'))
+    t.ar('libwrap.a', t.cc('w.o', 'int __real_f(void);'
+                           'int __wrap_f(void) { return __real_f() + 1; }'))
     t.ar('libf.a', t.cc('f.o', 'int f(void) { return 4; }'))
     t.link('app', t.cc('m.o', CALLS_F), '-Wl,--wrap=f', 'libwrap.a', 'libf.a')
     t.run('app', status=5)
@@ -344,7 +346,8 @@ def test_wrap_of_an_unknown_name_changes_nothing(t):
     pytest.param('-Wl,--require-defined=f', marks=deviates(lld='lld 14 does not know the option')),
 ])
 def test_undefined_option_extracts_members(t, option):
-    t.ar('liba.a', t.cc('f.o', 'int f(void) { return 4; }'), t.cc('g.o', 'int g(void) { return 4; }'))
+    t.ar('liba.a', t.cc('f.o', 'int f(void) { return 4; }'),
+         t.cc('g.o', 'int g(void) { return 4; }'))
     t.link('app', option, t.cc('m.o', 'int main(void) { return 0; }'), 'liba.a')
     assert t.elf('app').symbol('f') and not t.elf('app').symbol('g')
 
@@ -369,8 +372,10 @@ def test_require_defined_is_an_error_otherwise(t):
 @deviates(bfd='not known to GNU ld')
 def test_undefined_glob(t):
     t.ar('liba.a', t.cc('f.o', 'int plug_one(void) { return 4; }'),
-         t.cc('g.o', 'int plug_two(void) { return 4; }'), t.cc('h.o', 'int other(void) { return 4; }'))
-    t.link('app', '-Wl,--undefined-glob=plug_*', t.cc('m.o', 'int main(void) { return 0; }'), 'liba.a')
+         t.cc('g.o', 'int plug_two(void) { return 4; }'),
+         t.cc('h.o', 'int other(void) { return 4; }'))
+    m = t.cc('m.o', 'int main(void) { return 0; }')
+    t.link('app', '-Wl,--undefined-glob=plug_*', m, 'liba.a')
     names = {s.name for s in t.elf('app').symbols}
     assert {'plug_one', 'plug_two'} <= names and 'other' not in names
 
@@ -383,7 +388,8 @@ def test_just_symbols_of_a_program(t):
     m = t.cc('m.o', r'''
         #include <stdio.h>
         extern int service(void), data;
-        int main(void) { printf("%p %p\n", (void *)service, (void *)&data); return 0; }''', '-fno-pie')
+        int main(void) { printf("%p %p\n", (void *)service, (void *)&data); return 0; }
+        ''', '-fno-pie')
     t.link('app', '-no-pie', m, '-Wl,-R,kernel')
     kernel = t.elf('kernel')
     t.run('app', expect=f'{kernel.symbol("service").value:#x} {kernel.symbol("data").value:#x}\n')
@@ -438,7 +444,8 @@ def test_ends_of_text_data_and_bss(t, compiler, kind):
 
 def test_end_is_where_the_heap_may_start(t):
     """end is behind everything that is loaded."""
-    m = t.cc('m.o', 'char zero[5000]; extern char end[]; char *p = end; int main(void) { return 0; }')
+    m = t.cc('m.o', 'char zero[5000]; extern char end[]; char *p = end;'
+             'int main(void) { return 0; }')
     t.link('app', m)
     elf = t.elf('app')
     assert elf.symbol('end').value >= max(s.end for s in elf.sections
@@ -446,7 +453,8 @@ def test_end_is_where_the_heap_may_start(t):
 
 
 def test_own_definition_of_end_is_respected(t, compiler):
-    m = t.cc('m.o', 'int end = 3, etext = 4, edata = 5; int main(void) { return end + etext + edata; }')
+    m = t.cc('m.o', 'int end = 3, etext = 4, edata = 5;'
+             'int main(void) { return end + etext + edata; }')
     t.link('app', m)
     t.run('app', status=12)
 
@@ -608,7 +616,8 @@ def test_relocatable_output_keeps_groups(t):
     t.asm('y.o', GROUP, '-DVALUE=0x22', '-DNAME=y')
     t.ld('x2.o', '-r', 'x.o')
     assert any(s.type == 'GROUP' for s in t.elf('x2.o').sections)
-    m = t.cc('m.o', 'extern const unsigned char *x, *y; int main(void) { return x == y ? *x : 99; }')
+    m = t.cc('m.o', 'extern const unsigned char *x, *y;'
+             'int main(void) { return x == y ? *x : 99; }')
     t.link('app', m, 'x2.o', 'y.o')
     t.run('app', status=0x11)
 

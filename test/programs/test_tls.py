@@ -368,7 +368,8 @@ def test_symbol_values_are_offsets_in_the_segment(t, compiler):
     elf = t.elf('app')
     for symbol in (elf.symbol('shared_value'), elf.dynsym('shared_value')):
         assert symbol.type == 'TLS'
-        assert elf.section('.tdata').data[symbol.value:symbol.value + 4] == (1000).to_bytes(4, 'little')
+        image = elf.section('.tdata').data
+        assert int.from_bytes(image[symbol.value:symbol.value + 4], 'little') == 1000
     assert elf.symbol('shared_zero').value >= elf.section('.tdata').size
 
 

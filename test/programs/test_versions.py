@@ -62,7 +62,8 @@ def test_missing_version_is_noticed_by_the_dynamic_linker(t):
 def test_version_definitions_and_their_parents(t):
     versioned(t, 'V1 { global: f; local: *; }; V2 { g; } V1; V3 { data_item; } V1 V2;', FUNCTIONS,
               '-Wl,-soname,libx.so.9')
-    defs = {name: (sorted(parents), base) for name, parents, base in t.elf('libx.so').verdefs.values()}
+    defs = {name: (sorted(parents), base)
+            for name, parents, base in t.elf('libx.so').verdefs.values()}
     assert defs == {'libx.so.9': ([], True), 'V1': ([], False), 'V2': (['V1'], False),
                     'V3': (['V1', 'V2'], False)}
 
@@ -153,8 +154,8 @@ def test_cxx_exact_name(t):
 
 
 def test_cxx_patterns_can_hide(t):
-    exports = versioned(t, '{ global: *; local: extern "C++" { space::Type::*; *for?space::Type; }; };',
-                        CXX, lang='c++')
+    exports = versioned(t, '''{ global: *;
+        local: extern "C++" { space::Type::*; *for?space::Type; }; };''', CXX, lang='c++')
     assert exports == {'_ZN5space4openEi', '_ZN5space4openEPKc', '_ZN5space6closedEv', 'plain'}
 
 
@@ -185,7 +186,7 @@ def test_unknown_parent_version(t):
 
 def test_missing_script(t):
     x = t.cc('x.o', FUNCTIONS, '-fPIC')
-    t.link('libx.so', '-shared', '-Wl,--version-script=nowhere.map', x, ok=False).says('nowhere.map')
+    t.link('libx.so', '-shared', '-Wl,--version-script=no.map', x, ok=False).says('no.map')
 
 
 def test_hidden_symbols_stay_hidden(t, compiler):
@@ -393,7 +394,8 @@ def test_dynamic_list_of_a_program(t):
 
 def test_cxx_names_in_a_dynamic_list(t):
     t.write('list', '{ extern "C++" { space::open*; }; plain; };')
-    t.link('app', t.cxx('m.o', CXX + 'int main() { return 0; }'), '-Wl,--dynamic-list=list', via='c++')
+    m = t.cxx('m.o', CXX + 'int main() { return 0; }')
+    t.link('app', m, '-Wl,--dynamic-list=list', via='c++')
     assert {e for e in t.elf('app').exports() if 'space' in e or e == 'plain'} \
         == {'_ZN5space4openEi', '_ZN5space4openEPKc', 'plain'}
 
@@ -456,7 +458,8 @@ def test_symbolic_binding_of_non_weak_functions(t):
 
 
 def test_symbolic_in_a_program_changes_nothing(t):
-    t.link('app', '-Wl,-Bsymbolic', t.cc('m.o', 'int f(void) { return 4; } int main(void) { return f(); }'))
+    m = t.cc('m.o', 'int f(void) { return 4; } int main(void) { return f(); }')
+    t.link('app', '-Wl,-Bsymbolic', m)
     t.run('app', status=4)
 
 
