@@ -46,7 +46,7 @@ static void on_signal(int number)
 /* A signal that is ignored stays so: nohup, a shell's background jobs. */
 static void catch_signals(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGBUS};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGXCPU, SIGBUS};
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         struct sigaction old, action = {.sa_handler = on_signal};
         action.sa_flags = (int)SA_RESETHAND;
@@ -54,6 +54,7 @@ static void catch_signals(void)
         if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             sigaction(numbers[i], &action, NULL);
     }
+    signal(SIGXFSZ, SIG_IGN); /* `ulimit -f`: the write fails, which is reported */
 }
 
 static void show(void *context, const kld_message *message)

@@ -205,6 +205,12 @@ static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void 
         struct kld_atom *a = s->atoms.data[k];
         at = kld_align_up(at, 1ull << a->p2align);
         a->addr = at;
+        if (a->size > KLD_LARGEST_IMAGE - KLD_MIN(at, KLD_LARGEST_IMAGE)) {
+            kld_error(ctx, "too-large", &(struct kld_where){.file = a->file, .section = s->name},
+                      "section %s is too large: 0x%llx bytes at offset 0x%llx", s->name,
+                      (unsigned long long)a->size, (unsigned long long)at);
+            continue; /* as if it were empty */
+        }
         at += a->size;
         p2align = KLD_MAX(p2align, a->p2align);
     }

@@ -26,6 +26,9 @@ struct kld_atom *kld_atom_new(struct kld_session *ctx, struct kld_section *secti
 /* place: gathers the live atoms of every section, in input order, into section->atoms. */
 void kld_gather(struct kld_session *ctx);
 
+/* More than any address space has; sums of a few such sizes do not wrap. */
+#define KLD_LARGEST_IMAGE ((uint64_t)1 << 48)
+
 /* Offsets of the atoms in their section, its size and alignment. In parallel over sections. */
 void kld_section_offsets(struct kld_session *ctx);
 

@@ -643,7 +643,6 @@ void kld_load(struct kld_session *ctx)
 {
     struct kld_resolver *r = ctx->resolver = KLD_NEW(&ctx->arena, struct kld_resolver);
     kld_arena_init(&r->arena, &ctx->alloc, &ctx->oom);
-    pthread_mutex_init(&ctx->section_index.lock, NULL);
     struct loader l = {.ctx = ctx, .scratch = &r->arena};
     kld_inputs_expand(ctx, take_input, &l);
     if (!ctx->format)

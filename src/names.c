@@ -169,19 +169,18 @@ static void fill_partition(struct kld_session *ctx, struct kld_worker *worker, v
 static void intern_parallel(struct kld_session *ctx, struct kld_names *names,
                             struct kld_name_source *sources, size_t count, size_t total)
 {
-    struct kld_arena scratch;
-    kld_arena_init(&scratch, &ctx->alloc, &ctx->oom);
+    struct kld_arena *scratch = &ctx->scratch;
     struct scatter s = {.names = names, .sources = sources, .count = count};
-    s.refs = KLD_NEW_ARRAY(&scratch, struct name_ref *, count);
-    s.starts = kld_arena_array(&scratch, count, sizeof(*s.starts), 8);
-    struct name_ref *all = KLD_NEW_ARRAY(&scratch, struct name_ref, total);
+    s.refs = KLD_NEW_ARRAY(scratch, struct name_ref *, count);
+    s.starts = kld_arena_array(scratch, count, sizeof(*s.starts), 8);
+    struct name_ref *all = KLD_NEW_ARRAY(scratch, struct name_ref, total);
     for (size_t i = 0; i < count; i++) {
         s.refs[i] = all;
         all += sources[i].count;
     }
     kld_parallel_for(ctx, count, 1, scatter_source, &s);
     kld_parallel_for(ctx, KLD_NAME_PARTITIONS, 1, fill_partition, &s);
-    kld_arena_free(&scratch);
+    kld_arena_free(scratch);
 }
 
 void kld_names_intern(struct kld_session *ctx, struct kld_names *names,

@@ -82,13 +82,34 @@ void kld_chunk_compose(struct kld_session *ctx, struct kld_worker *worker,
     }
 }
 
+/* A large zero-filled atom among others with bytes: the output is zero where nothing is written. */
+static bool is_hole(const struct kld_chunk *c)
+{
+    const struct kld_atom *a = c->section->atoms.data[c->first];
+    return c->end == c->first + 1 && a->kind == KLD_ATOM_BYTES && !a->data && !a->nedges &&
+           a->size > CHUNK;
+}
+
+/* The bytes of a chunk that are written: not a hole, nor a wide gap behind it. */
+static size_t written_size(const struct kld_chunk *c)
+{
+    if (is_hole(c))
+        return 0;
+    const struct kld_atom *last = c->section->atoms.data[c->end - 1];
+    uint64_t end = atom_offset(c->section, last) + last->size;
+    return (size_t)((c->limit - end > CHUNK ? end : c->limit) - c->start);
+}
+
 static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
 {
     struct writer *w = arg;
     const struct kld_chunk *c = &w->chunks.data[i];
-    size_t size = c->limit - c->start;
+    struct kld_chunk part = *c;
+    size_t size = written_size(c);
     uint8_t *buffer = kld_worker_buffer(worker, size);
-    kld_chunk_compose(ctx, worker, c, buffer);
+    part.limit = c->start + size;
+    if (size)
+        kld_chunk_compose(ctx, worker, &part, buffer);
     if (w->hash) {
         XXH128_canonical_t hash;
         XXH128_canonicalFromHash(&hash, XXH3_128bits(buffer, size));

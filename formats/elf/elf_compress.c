@@ -17,13 +17,15 @@
 #include <zstd.h>
 
 enum {
-    BEST_RATIO = 1032,
-    SMALL = 1 << 20, /* bytes that any section may unpack to */
-    SHARD = 1 << 20, /* compressed in one go */
+    ZLIB_BEST_RATIO = 1032,
+    ZSTD_BEST_RATIO = (128 << 10) / 4, /* a block of equal bytes */
+    SMALL = 1 << 20,                   /* bytes that any section may unpack to */
+    SHARD = 1 << 20,                   /* compressed in one go */
     ZLIB_LEVEL = 3,
     ZSTD_LEVEL = 3,
     INFLATE_MEMORY = 64 << 10,
     DEFLATE_MEMORY = 384 << 10,
+    LARGEST_P2ALIGN = 12, /* of what is packed */
 };
 
 typedef Elf64_Chdr elf_chdr __attribute__((aligned(1)));
@@ -102,7 +104,8 @@ bool elf_decompress(struct kld_session *ctx, struct kld_worker *worker,
     if (!kld_bytes_part(in, sizeof(*header), in.len - sizeof(*header), &packed))
         return bad_section(ctx, obj, shndx, "too short for its header");
     uint64_t size = header->ch_size;
-    if (size > SMALL && size / BEST_RATIO > packed.len)
+    uint32_t best = header->ch_type == ELFCOMPRESS_ZSTD ? ZSTD_BEST_RATIO : ZLIB_BEST_RATIO;
+    if (size > SMALL && size / best > packed.len)
         return bad_section(ctx, obj, shndx, "its unpacked size cannot be true");
     uint8_t *memory = kld_arena_alloc(&worker->arena, (size_t)size, 16);
     bool good;
@@ -266,8 +269,13 @@ static void replace_section(struct kld_session *ctx, const struct packer *p, siz
 
 static bool is_candidate(const struct kld_section *s)
 {
-    return !(s->flags & (KLD_ATOM_ALLOC | KLD_ATOM_ZERO)) && s->size && s->atoms.len &&
-           kld_str_starts(kld_str(s->name), ".debug_");
+    if ((s->flags & (KLD_ATOM_ALLOC | KLD_ATOM_ZERO)) || !s->size || !s->atoms.len ||
+        s->p2align > LARGEST_P2ALIGN || !kld_str_starts(kld_str(s->name), ".debug_"))
+        return false;
+    for (size_t i = 0; i < s->atoms.len; i++) /* zeros may be without end */
+        if (s->atoms.data[i]->flags & KLD_ATOM_ZERO)
+            return false;
+    return true;
 }
 
 /* File offsets of what is not in memory, anew. */

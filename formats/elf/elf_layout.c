@@ -284,6 +284,24 @@ static void assign_addresses(struct kld_session *ctx)
     ctx->file_size = at.offset;
 }
 
+/* Hostile sizes, or addresses given by options. */
+static void check_size(struct kld_session *ctx)
+{
+    for (uint32_t i = 0; i < ctx->norder; i++) {
+        const struct kld_section *s = ctx->order[i];
+        if (takes_memory(s) && s->size && s->addr + s->size - 1 < s->addr) {
+            kld_error(ctx, "too-large", NULL,
+                      "section %s is too large: 0x%llx bytes at 0x%llx reach past the end of the "
+                      "address space",
+                      s->name, (unsigned long long)s->size, (unsigned long long)s->addr);
+            return;
+        }
+    }
+    if (ctx->file_size > KLD_LARGEST_IMAGE)
+        kld_error(ctx, "too-large", NULL, "the output is too large: 0x%llx bytes",
+                  (unsigned long long)ctx->file_size);
+}
+
 /* --check-sections: only addresses given by options can make sections overlap. */
 static void check_overlap(struct kld_session *ctx)
 {
@@ -414,6 +432,9 @@ void elf_layout(struct kld_session *ctx)
     for (int round = 0;; round++) {
         kld_section_offsets(ctx);
         assign_addresses(ctx);
+        check_size(ctx);
+        if (kld_has_failed(ctx))
+            return;
         kld_fix_addresses(ctx);
         measure_segments(ctx);
         set_table_addresses(ctx);

@@ -14,6 +14,9 @@ struct elf_properties;
 #define ELF_NO_ATOM   0u
 #define ELF_DISCARDED UINT32_MAX
 
+/* Largest alignment of a section or a common symbol. */
+#define ELF_LARGEST_ALIGN (1ull << 32)
+
 /* A dynamic relocation that an input relocation needs. */
 struct elf_dynrel {
     uint32_t atom; /* index into base.atoms */

@@ -527,11 +527,6 @@ static void fill_atom(struct kld_session *ctx, struct kld_worker *worker, struct
     atom->live = 1;
     if (!elf_section_bytes(ctx, obj, i, &bytes))
         return;
-    if (align > 1 && (!kld_is_pow2(align) || align > (1ull << 32))) {
-        kld_bad_file(ctx, &obj->base, "section %u: alignment 0x%llx is not a power of two", i,
-                     (unsigned long long)align);
-        align = 1;
-    }
     if (sh->sh_flags & SHF_COMPRESSED) {
         if (!elf_decompress(ctx, worker, obj, i, bytes, &bytes, &align))
             return;
@@ -539,12 +534,17 @@ static void fill_atom(struct kld_session *ctx, struct kld_worker *worker, struct
     } else {
         atom->size = sh->sh_size;
     }
+    if (align > 1 && (!kld_is_pow2(align) || align > ELF_LARGEST_ALIGN)) {
+        kld_bad_file(ctx, &obj->base, "section %u: alignment 0x%llx is not a power of two%s", i,
+                     (unsigned long long)align, kld_is_pow2(align) ? " up to 4 GiB" : "");
+        align = 1;
+    }
     atom->data = sh->sh_type == SHT_NOBITS ? NULL : bytes.ptr;
     atom->p2align = (uint8_t)(align > 1 ? kld_log2(align) : 0);
     if (!(atom->flags & KLD_ATOM_ALLOC) && elf_is_debug_name(elf_section_name(obj, i)))
         atom->flags |= KLD_ATOM_DEBUG;
     if ((sh->sh_flags & SHF_MERGE) && sh->sh_entsize && sh->sh_size &&
-        !(sh->sh_flags & SHF_WRITE) && sh->sh_entsize <= UINT32_MAX &&
+        !(sh->sh_flags & SHF_WRITE) && sh->sh_entsize <= UINT32_MAX && atom->data &&
         !elf_state(ctx)->is_relocatable) {
         atom->kind = KLD_ATOM_PIECES;
         atom->pieces = KLD_NEW(&worker->arena, struct kld_pieces);
@@ -567,6 +567,12 @@ static void attach_relocs(struct kld_session *ctx, struct elf_object *obj, uint3
     struct kld_atom *atom = elf_section_atom(obj, sh->sh_info);
     if (!atom)
         return;
+    if (sh->sh_link >= obj->nshdrs || obj->shdrs[sh->sh_link].sh_type != SHT_SYMTAB) {
+        kld_bad_file(ctx, &obj->base,
+                     "section %u: relocations against section %u, which is not the symbol table", i,
+                     sh->sh_link);
+        return;
+    }
     if (!elf_section_bytes(ctx, obj, i, &bytes))
         return;
     if (sh->sh_entsize != sizeof(Elf64_Rela) || bytes.len % sizeof(Elf64_Rela) ||

@@ -160,7 +160,8 @@ static void measure_commons(struct kld_session *ctx)
                 continue;
             struct kld_symbol *sym = &ctx->symbols[obj->base.ids[i]];
             const elf_sym *raw = &obj->syms[obj->first_global + i];
-            if (raw->st_value > 1 && !kld_is_pow2(raw->st_value))
+            if (raw->st_value > 1 &&
+                (!kld_is_pow2(raw->st_value) || raw->st_value > ELF_LARGEST_ALIGN))
                 kld_bad_file(ctx, &obj->base, "symbol %u: alignment %llu of a common symbol",
                              obj->first_global + i, (unsigned long long)raw->st_value);
             else if (sym->kind == KLD_SYM_COMMON) {
