@@ -393,10 +393,10 @@ static void set_points(struct kld_session *ctx)
         elf->points[ELF_AT_ETEXT] = elf->points[ELF_AT_HEADERS];
     struct kld_atom *plt = elf->synth[ELF_RELA_PLT];
     elf->points[ELF_AT_IPLT_START] = elf->points[ELF_AT_IPLT_END] = elf->points[ELF_AT_HEADERS];
-    if (plt && !elf->is_dynamic) {
+    if (plt) { /* ld.so, or the start code of a static PIE, finds it through .dynamic */
         struct kld_section *s = ctx->sections.data[plt->section];
         set_point(elf, ELF_AT_IPLT_START, s, plt->addr);
-        set_point(elf, ELF_AT_IPLT_END, s, plt->addr + plt->size);
+        set_point(elf, ELF_AT_IPLT_END, s, plt->addr + (elf->is_dynamic ? 0 : plt->size));
     }
     struct kld_atom *got = elf->synth[ELF_GOT_PLT] ? elf->synth[ELF_GOT_PLT] : elf->synth[ELF_GOT];
     if (got)

@@ -480,7 +480,7 @@ static void link_sections(struct kld_session *ctx)
             of_synth(ctx, to_dynstr[i])->link = dynstr;
     for (size_t i = 0; i < KLD_COUNT(to_dynsym); i++)
         if (of_synth(ctx, to_dynsym[i]))
-            of_synth(ctx, to_dynsym[i])->link = dynsym;
+            of_synth(ctx, to_dynsym[i])->link = dynsym ? dynsym : of_synth(ctx, ELF_SYMTAB);
     if (dynsym)
         dynsym->info = 1;
     if (of_synth(ctx, ELF_RELA_PLT))
