@@ -103,13 +103,22 @@ struct kld_str elf_dynamic_name(const struct kld_symbol *sym)
     return name;
 }
 
+/* An imported function whose PLT entry is its address: the loader must find it here, so it is
+ * hashed like a definition. */
+static bool is_canonical(const struct kld_symbol *sym)
+{
+    return sym->kind == KLD_SYM_IMPORTED && kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT);
+}
+
 static bool is_reference(const struct kld_symbol *sym)
 {
-    return sym->imported && (sym->aux || kld_symbol_has(sym, KLD_SYM_NEED_DYNSYM));
+    return sym->imported && !is_canonical(sym) && (sym->aux || kld_symbol_has(sym, KLD_SYM_NEED_DYNSYM));
 }
 
 static bool is_export(const struct kld_symbol *sym)
 {
+    if (is_canonical(sym))
+        return true;
     if (!sym->exported)
         return false;
     return sym->kind != KLD_SYM_DEFINED || sym->in_section || sym->atom->live ||

@@ -368,6 +368,17 @@ static void decide(struct kld_session *ctx, struct kld_worker *w, void *arg, siz
     }
 }
 
+/* A reference through the GOT that is turned into a direct one must reach from anywhere in the
+ * image to anywhere. Addresses are not known when that is decided, sizes are: from 1.75 GiB on, or
+ * where options spread the image out, the GOT is used as the code says. */
+static bool may_be_large(const struct kld_session *ctx)
+{
+    const uint64_t limit = 7ull << 28;
+    const struct elf_link *elf = elf_state(ctx);
+    return atomic_load(&elf->memory_size) > limit || elf->image_base > limit ||
+           ctx->options.section_start.len;
+}
+
 void elf_bind_all(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
@@ -378,6 +389,7 @@ void elf_bind_all(struct kld_session *ctx)
         kld_assign_bind(ctx);
         return;
     }
+    elf->no_gotpcrelx = may_be_large(ctx);
     place_commons(ctx);
     drop_unneeded(ctx);
     for (uint32_t f = 0; f < ctx->nfiles; f++)
