@@ -227,7 +227,7 @@ static void apply_gottpoff(const struct place *f)
 
 static void apply_tlsdesc(const struct place *f)
 {
-    switch (x64_tls(f->elf, class_of(f))) {
+    switch (x64_tls_desc(f->elf, f->type, class_of(f))) {
     case X64_TLS_KEEP:
         put_s32(f, f->field, elf_got_address(f->ctx, aux_of(f)->tlsdesc) + (uint64_t)f->a - f->p);
         break;
@@ -259,7 +259,10 @@ static uint32_t apply_edge(const struct place *f, uint32_t edge)
     case R_X86_64_32S: put_s32(f, f->field, value_of(f) + a); break;
     case R_X86_64_GOTPCRELX:
     case R_X86_64_REX_GOTPCRELX: apply_load(f); break;
-    case R_X86_64_GOTPCREL: put_s32(f, f->field, got_slot(f) + a - f->p); break;
+    case R_X86_64_GOTPCREL:
+    case X64_R_CODE_4_GOTPCRELX:
+    case X64_R_CODE_5_GOTPCRELX:
+    case X64_R_CODE_6_GOTPCRELX: put_s32(f, f->field, got_slot(f) + a - f->p); break;
     case R_X86_64_16: put_small(f, value_of(f) + a, 16, false); break;
     case R_X86_64_8: put_small(f, value_of(f) + a, 8, false); break;
     case R_X86_64_PC16: put_small(f, value_of(f) + a - f->p, 16, true); break;
@@ -279,13 +282,19 @@ static uint32_t apply_edge(const struct place *f, uint32_t edge)
     case R_X86_64_TLSLD: return apply_tls_call(f, edge, false);
     case R_X86_64_DTPOFF32: put_s32(f, f->field, dtp_value(f)); break;
     case R_X86_64_DTPOFF64: kld_put64(f->field, dtp_value(f)); break;
-    case R_X86_64_GOTTPOFF: apply_gottpoff(f); break;
+    case R_X86_64_GOTTPOFF:
+    case X64_R_CODE_4_GOTTPOFF:
+    case X64_R_CODE_5_GOTTPOFF:
+    case X64_R_CODE_6_GOTTPOFF: apply_gottpoff(f); break;
     case R_X86_64_TPOFF32: put_s32(f, f->field, tp_value(f, f->a)); break;
     case R_X86_64_TPOFF64:
         /* In a shared object the dynamic linker's (x64_scan_elf.c). */
         kld_put64(f->field, f->elf->is_shared ? 0 : tp_value(f, f->a));
         break;
-    case R_X86_64_GOTPC32_TLSDESC: apply_tlsdesc(f); break;
+    case R_X86_64_GOTPC32_TLSDESC:
+    case X64_R_CODE_4_TLSDESC:
+    case X64_R_CODE_5_TLSDESC:
+    case X64_R_CODE_6_TLSDESC: apply_tlsdesc(f); break;
     case R_X86_64_TLSDESC_CALL:
         if (!f->elf->is_shared)
             x64_desc_call_to_nop(f->field);

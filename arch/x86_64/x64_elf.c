@@ -54,6 +54,15 @@ const struct elf_reloc_info x64_info[X64_NINFO] = {
     ROW(X64_R_PLT32_BND, "R_X86_64_PLT32_BND", 4, true, false),
     ROW(R_X86_64_GOTPCRELX, "R_X86_64_GOTPCRELX", 4, true, true),
     ROW(R_X86_64_REX_GOTPCRELX, "R_X86_64_REX_GOTPCRELX", 4, true, true),
+    ROW(X64_R_CODE_4_GOTPCRELX, "R_X86_64_CODE_4_GOTPCRELX", 4, true, true),
+    ROW(X64_R_CODE_4_GOTTPOFF, "R_X86_64_CODE_4_GOTTPOFF", 4, true, false),
+    ROW(X64_R_CODE_4_TLSDESC, "R_X86_64_CODE_4_GOTPC32_TLSDESC", 4, true, false),
+    ROW(X64_R_CODE_5_GOTPCRELX, "R_X86_64_CODE_5_GOTPCRELX", 4, true, true),
+    ROW(X64_R_CODE_5_GOTTPOFF, "R_X86_64_CODE_5_GOTTPOFF", 4, true, false),
+    ROW(X64_R_CODE_5_TLSDESC, "R_X86_64_CODE_5_GOTPC32_TLSDESC", 4, true, false),
+    ROW(X64_R_CODE_6_GOTPCRELX, "R_X86_64_CODE_6_GOTPCRELX", 4, true, true),
+    ROW(X64_R_CODE_6_GOTTPOFF, "R_X86_64_CODE_6_GOTTPOFF", 4, true, false),
+    ROW(X64_R_CODE_6_TLSDESC, "R_X86_64_CODE_6_GOTPC32_TLSDESC", 4, true, false),
 };
 
 /* ---- messages ---- */

@@ -17,7 +17,19 @@
 #define X64_R_PC32_BND  39
 #define X64_R_PLT32_BND 40
 
-enum { X64_NINFO = R_X86_64_REX_GOTPCRELX + 1 };
+/* APX: of instructions with a REX2 (4 bytes before the field) or EVEX prefix (5 or 6) */
+enum {
+    X64_R_CODE_4_GOTPCRELX = 43,
+    X64_R_CODE_4_GOTTPOFF,
+    X64_R_CODE_4_TLSDESC,
+    X64_R_CODE_5_GOTPCRELX,
+    X64_R_CODE_5_GOTTPOFF,
+    X64_R_CODE_5_TLSDESC,
+    X64_R_CODE_6_GOTPCRELX,
+    X64_R_CODE_6_GOTTPOFF,
+    X64_R_CODE_6_TLSDESC,
+    X64_NINFO,
+};
 extern const struct elf_reloc_info x64_info[X64_NINFO];
 extern const struct elf_arch_ops x64_elf;
 
@@ -148,11 +160,20 @@ static inline enum x64_tls x64_tls(const struct elf_link *elf, enum x64_class cl
     return class == X64_DYNAMIC ? X64_TLS_IE : X64_TLS_LE;
 }
 
+/* The same for lea x@TLSDESC(%rip), %reg. With REX2 the GOT serves for a constant offset too. */
+static inline enum x64_tls x64_tls_desc(const struct elf_link *elf, uint32_t type,
+                                        enum x64_class class)
+{
+    enum x64_tls to = x64_tls(elf, class);
+    return type != R_X86_64_GOTPC32_TLSDESC && to == X64_TLS_LE ? X64_TLS_IE : to;
+}
+
 /* The same for an instruction that loads the offset from the GOT (GOTTPOFF). */
 static inline enum x64_tls x64_tls_load(const struct elf_link *elf, const struct kld_atom *atom,
                                         const elf_rela *rel, enum x64_class class)
 {
-    if (x64_tls(elf, class) == X64_TLS_LE && x64_ie_is_relaxable(x64_bytes(atom), rel->r_offset))
+    if (ELF64_R_TYPE(rel->r_info) == R_X86_64_GOTTPOFF && x64_tls(elf, class) == X64_TLS_LE &&
+        x64_ie_is_relaxable(x64_bytes(atom), rel->r_offset))
         return X64_TLS_LE;
     return X64_TLS_IE;
 }

@@ -229,13 +229,15 @@ void x64_ie_to_le(uint8_t *field)
 
 /* ---- TLSDESC ---- */
 
-/* REX.W 8d 05   lea x@TLSDESC(%rip), %r */
-bool x64_desc_is_lea(struct kld_bytes data, uint64_t offset)
+/* REX.W 8d 05     lea x@TLSDESC(%rip), %r
+ * d5 <4x> 8d 05   the same with REX2: M0 (two-byte opcodes), R4, X4, B4, then W, R, X, B */
+bool x64_desc_is_lea(struct kld_bytes data, uint64_t offset, bool rex2)
 {
-    if (offset < 3 || !kld_in_bounds(offset, 4, data.len))
+    if (offset < (rex2 ? 4u : 3u) || !kld_in_bounds(offset, 4, data.len))
         return false;
     const uint8_t *p = data.ptr + offset;
-    return (p[-3] & ~REX_R) == 0x48 && p[-2] == 0x8d && is_rip_operand(p[-1]);
+    bool wide = rex2 ? p[-4] == 0xd5 && (p[-3] & 0x88) == REX_W : (p[-3] & ~REX_R) == 0x48;
+    return wide && p[-2] == 0x8d && is_rip_operand(p[-1]);
 }
 
 void x64_desc_to_le(uint8_t *field)

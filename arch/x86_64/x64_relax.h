@@ -60,9 +60,9 @@ void x64_ie_to_le(uint8_t *field);
 
 /* ---- descriptors: GOTPC32_TLSDESC, TLSDESC_CALL ---- */
 
-/* lea x@TLSDESC(%rip), %reg */
-bool x64_desc_is_lea(struct kld_bytes data, uint64_t offset);
-void x64_desc_to_le(uint8_t *field); /* mov $x@TPOFF, %reg; the field stays */
+/* lea x@TLSDESC(%rip), %reg; with a REX2 prefix, or with REX */
+bool x64_desc_is_lea(struct kld_bytes data, uint64_t offset, bool rex2);
+void x64_desc_to_le(uint8_t *field); /* mov $x@TPOFF, %reg; the field stays; not with REX2 */
 void x64_desc_to_ie(uint8_t *field); /* mov x@GOTTPOFF(%rip), %reg; the field stays */
 /* call *x@TLSCALL(%rax): offset is that of the instruction. */
 bool x64_desc_is_call(struct kld_bytes data, uint64_t offset);

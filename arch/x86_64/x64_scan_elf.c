@@ -221,10 +221,11 @@ static void scan_gottpoff(const struct edge *e)
 
 static void scan_tlsdesc(const struct edge *e)
 {
-    enum x64_tls to = x64_tls(e->elf, e->class);
+    enum x64_tls to = x64_tls_desc(e->elf, e->type, e->class);
+    bool rex2 = e->type != R_X86_64_GOTPC32_TLSDESC;
     if (to == X64_TLS_KEEP)
         need(e, KLD_SYM_NEED_TLSDESC);
-    else if (!x64_desc_is_lea(x64_bytes(e->atom), e->rel->r_offset))
+    else if (!x64_desc_is_lea(x64_bytes(e->atom), e->rel->r_offset, rex2))
         reject_tls(e);
     else if (to == X64_TLS_IE)
         need(e, KLD_SYM_NEED_GOTTP);
@@ -284,7 +285,10 @@ static uint32_t scan_edge(const struct edge *e)
         need(e, KLD_SYM_NEED_GOT);
         break;
     case R_X86_64_GOTPCREL:
-    case R_X86_64_GOTPCREL64: need(e, KLD_SYM_NEED_GOT); break;
+    case R_X86_64_GOTPCREL64:
+    case X64_R_CODE_4_GOTPCRELX:
+    case X64_R_CODE_5_GOTPCRELX:
+    case X64_R_CODE_6_GOTPCRELX: need(e, KLD_SYM_NEED_GOT); break;
     case R_X86_64_GOTPCRELX:
     case R_X86_64_REX_GOTPCRELX:
         if (x64_load(e->ctx, e->obj, e->atom, e->rel, e->class) == X64_LOAD_GOT)
@@ -299,10 +303,16 @@ static uint32_t scan_edge(const struct edge *e)
         if (e->class == X64_DYNAMIC && symbol_of(e)->kind != KLD_SYM_DEFINED)
             reject(e, "is an offset in this module, but another one defines the variable");
         break;
-    case R_X86_64_GOTTPOFF: scan_gottpoff(e); break;
+    case R_X86_64_GOTTPOFF:
+    case X64_R_CODE_4_GOTTPOFF:
+    case X64_R_CODE_5_GOTTPOFF:
+    case X64_R_CODE_6_GOTTPOFF: scan_gottpoff(e); break;
     case R_X86_64_TPOFF32:
     case R_X86_64_TPOFF64: scan_tpoff(e); break;
-    case R_X86_64_GOTPC32_TLSDESC: scan_tlsdesc(e); break;
+    case R_X86_64_GOTPC32_TLSDESC:
+    case X64_R_CODE_4_TLSDESC:
+    case X64_R_CODE_5_TLSDESC:
+    case X64_R_CODE_6_TLSDESC: scan_tlsdesc(e); break;
     case R_X86_64_TLSDESC_CALL: scan_tlsdesc_call(e); break;
     case R_X86_64_NONE:
     case R_X86_64_SIZE32:
@@ -324,7 +334,13 @@ static bool is_tls_type(uint32_t type)
     case R_X86_64_TPOFF32:
     case R_X86_64_TPOFF64:
     case R_X86_64_GOTPC32_TLSDESC:
-    case R_X86_64_TLSDESC_CALL: return true;
+    case R_X86_64_TLSDESC_CALL:
+    case X64_R_CODE_4_GOTTPOFF:
+    case X64_R_CODE_4_TLSDESC:
+    case X64_R_CODE_5_GOTTPOFF:
+    case X64_R_CODE_5_TLSDESC:
+    case X64_R_CODE_6_GOTTPOFF:
+    case X64_R_CODE_6_TLSDESC: return true;
     default: return false;
     }
 }

@@ -518,6 +518,36 @@ def test_initial_exec_in_another_instruction(t):
     assert struct.pack('<Q', elf.word(after + s32(elf.at(after - 4, 4)))) == struct.pack('<q', X)
 
 
+# As other relocations, of instructions with the prefixes of APX; this assembler has none of them.
+APX = {
+    'R_X86_64_CODE_4_GOTPCRELX': (43, 'd5488b05', 'd5488b05', 'foo'),
+    'R_X86_64_CODE_4_GOTTPOFF': (44, 'd5488b05', 'd5488b05', 'tpoff'),
+    'R_X86_64_CODE_4_GOTPC32_TLSDESC': (45, 'd5488d05', 'd5488b05', 'tpoff'),
+    'R_X86_64_CODE_6_GOTTPOFF': (50, '6274fc100105', '6274fc100105', 'tpoff'),
+}
+
+
+@deviates(bfd='too old', lld='too old')
+@pytest.mark.parametrize('name', APX)
+def test_extended_registers(t, name):
+    number, before, after, what = APX[name]
+    a = assemble(t, 'a.o', TLS.replace('.type x', '.globl foo\n.type x') + f'''
+        start: .byte {', '.join(f'0x{b:x}' for b in bytes.fromhex(before))}
+        .reloc ., R_X86_64_{'GOTPCREL' if what == 'foo' else 'GOTTPOFF'}, {'foo' if what == 'foo' else 'x'} - 4
+        .long 0
+        end: ret
+        foo: ret
+        ''')
+    raw = bytearray((t.path / a).read_bytes())
+    struct.pack_into('<I', raw, t.elf(a).section('.rela.text').offset + 8, number)
+    t.ld('app', *STATIC, '-e', 'start', t.write('b.o', bytes(raw)))
+    elf = t.elf('app')
+    start, end = value(elf, 'start'), value(elf, 'end')
+    assert elf.at(start, end - start - 4).hex() == after
+    slot = elf.word(end + s32(elf.at(end - 4, 4)))
+    assert slot == (value(elf, 'foo') if what == 'foo' else X + (1 << 64))
+
+
 def test_offsets_as_data(t):
     """In data a DTPOFF means the module's block, whatever became of the code."""
     elf = link(t, TLS + 'start: ret\n.data\nat: .quad x@tpoff\n.long x@tpoff + 1\n.quad x@dtpoff',
