@@ -238,13 +238,14 @@ def test_alignment_of_variables(t, compiler, kind):
         _Alignas(65536) char big_bss[3];
         const char k = 1;
         _Alignas(256) const char table[5] = { 1, 2, 3 };
+        static int rest(const void *volatile p, int n) { return (int)((uintptr_t)p % n); }
         int main(void)
         {
-            printf("%d%d%d\n", (int)((uintptr_t)&page % 4096), (int)((uintptr_t)big_bss % 65536),
-                   (int)((uintptr_t)table % 256));
+            printf("%d%d%d\n", rest(&page, 4096), rest(big_bss, 65536), rest(table, 256));
             return c1 + page + c2 + big_bss[2] + k + table[2];
         }''', *kind.cflags)
     t.link('app', *kind.ldflags, a)
+    assert max(p.align for p in t.elf('app').loads()) == 65536
     t.run('app', expect='000\n', status=10)
 
 
@@ -258,8 +259,9 @@ def test_common_symbols_take_the_largest_size_and_alignment(t, compiler, kind):
         int sum(void);
         int main(void)
         {
+            int *volatile p = shared;
             shared[0] = 5;
-            printf("%d %d\n", sum(), (int)((uintptr_t)shared % 64));
+            printf("%d %d\n", sum(), (int)((uintptr_t)p % 64));
             return only_here;
         }''', '-fcommon', *kind.cflags)
     b = t.cc('b.o', r'''

@@ -98,7 +98,11 @@ def test_copied_variable_keeps_its_alignment(t, compiler):
     a = t.cc('a.o', r'''
         #include <stdint.h>
         extern char a, table[2048];
-        int main(void) { return a + (int)((uintptr_t)table % 1024) + table[0]; }''', '-fno-pie')
+        int main(void)
+        {
+            char *volatile p = table;
+            return a + (int)((uintptr_t)p % 1024) + table[0];
+        }''', '-fno-pie')
     t.link('app', '-no-pie', a, 'liba.so')
     t.run('app', status=1 + ord('t'))
 

@@ -293,7 +293,8 @@ def test_alignment(t, compiler, kind, align):
         _Alignas(ALIGN) __thread char aligned_zero[7];
         static void *check(void *arg)
         {
-            int bad = (uintptr_t)aligned % ALIGN || (uintptr_t)aligned_zero % ALIGN;
+            char *volatile p = aligned, *volatile q = aligned_zero;
+            int bad = (uintptr_t)p % ALIGN || (uintptr_t)q % ALIGN;
             bad |= first != 1 || aligned[0] != 2 || middle != 3 || zero[4] || aligned_zero[6];
             return (void *)(intptr_t)bad;
         }
@@ -323,7 +324,9 @@ def test_alignment_between_modules(t, compiler):
         char *get(void);
         int main(void)
         {
-            return (uintptr_t)big % 512 || get() != big || (uintptr_t)&own % 128 ? 99
+            char *volatile p = big;
+            int *volatile q = &own;
+            return (uintptr_t)p % 512 || get() != big || (uintptr_t)q % 128 ? 99
                 : mine + own + big[0];
         }''')
     t.link('app', a, 'liba.so')
