@@ -293,6 +293,8 @@ static bool is_definition(const struct kld_symbol *sym)
 static bool binds_locally(const struct kld_session *ctx, const struct kld_symbol *sym)
 {
     bool function = sym->type == KLD_TYPE_FUNCTION || sym->type == KLD_TYPE_IFUNC;
+    if (sym->unique)
+        return false;
     switch ((enum kld_bsymbolic)ctx->options.bsymbolic) {
     case KLD_BSYMBOLIC_ALL: return true;
     case KLD_BSYMBOLIC_FUNCTIONS: return function;
@@ -314,7 +316,7 @@ static void decide_definition(struct kld_session *ctx, struct kld_worker *worker
     bool listed = elf_in_dynamic_list(ctx, worker, sym);
     if (!elf->is_shared && sym->synthetic && !kld_symbol_has(sym, KLD_SYM_REF_SHARED))
         return;
-    sym->exported = elf->is_shared || ctx->options.export_dynamic || listed || sym->unique ||
+    sym->exported = elf->is_shared || ctx->options.export_dynamic || listed ||
                     kld_symbol_has(sym, KLD_SYM_REF_SHARED | KLD_SYM_DEF_SHARED);
     sym->preemptible =
         sym->exported && elf->is_shared && vis == KLD_VISIBILITY_DEFAULT && !sym->synthetic &&
