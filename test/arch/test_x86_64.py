@@ -758,3 +758,36 @@ def test_thread_local_in_debug_information(t):
     elf = link(t, TLS + 'start: ret\n.section .debug_info, "", @progbits\n'
                '.quad x@dtpoff\n.long x@dtpoff', *STATIC)
     assert struct.unpack('<Qi', elf.section('.debug_info').data) == (8, 8)
+
+
+def test_unwind_table_with_a_got_reference(t):
+    """Allowed, if unusual: the personality routine through a slot of its own."""
+    elf = link(t, r'''
+        .globl start
+        start: .cfi_startproc
+        ret
+        .cfi_endproc
+        local: ret
+        .section .eh_frame, "a", @unwind
+        .long 2f - 1f
+        1: .long 0
+        .byte 1
+        .string "zPR"
+        .uleb128 1
+        .sleb128 -8
+        .byte 16
+        .uleb128 6
+        .byte 0x9b
+        .long local@GOTPCREL
+        .byte 0x1b
+        .balign 8
+        2:
+        .long 4f - 3f
+        3: .long 3b - 1b + 4
+        .long start - .
+        .long 1
+        .uleb128 0
+        .balign 8
+        4:
+        ''', *STATIC)
+    assert elf.section('.got') and elf.word(elf.section('.got').addr) == value(elf, 'local')
