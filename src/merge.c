@@ -6,20 +6,21 @@
  * Debug information makes this one of the largest passes: a build with -g has tens of millions of
  * strings, most of them many times over. What follows from that:
  *
- * - A section is cut up by turning its zero bytes into a bitmap, 64 bytes at a time. The bitmap is
- *   the map of the pieces as well: nothing else is kept of where a piece starts.
- * - Each piece is hashed once. Until it has its place, out[] of the section holds 32 bits of the
- *   hash, then the slot of the hash table in which the piece was found: a piece costs four bytes
- *   and a bit a byte from beginning to end, whatever the phase.
- * - The hash table is one for all threads, without locks: a slot is a word that is set by
- *   compare-and-swap. It holds the piece that comes first in input order of those that are equal
- *   (`leader`), whoever inserted it first, so that nothing depends on the timing. Its size comes
- *   from an estimate of the number of different pieces, not from the number of pieces.
+ * - The bytes of a section are gone through once: while they are in the cache, they are cut up
+ *   (zero bytes are found 64 at a time), hashed, and looked up.
+ * - Pieces are told apart by 96 bits of an XXH3-128 hash. Comparing bytes as well would touch two
+ *   more lines of memory a piece, for a chance of error that is 1 in 10^13 with 10^8 pieces.
+ * - The hash table is one for all threads, without locks. It grows as it fills, in a pause between
+ *   two runs of the loop: its size follows the number of different pieces, which nobody can guess.
+ *   A slot leads to an `entry`, whose number stays when the table grows.
+ * - The entry holds the piece that comes first in input order of those that are equal (`leader`),
+ *   whoever inserted it first, so that nothing depends on the timing.
  * - Leaders are laid out in input order. So in any section the leaders are those pieces whose
  *   place is the running end of what was placed before, and writing needs no list of them.
  *
- * Pieces are merged within a group: same output section, character size, kind and alignment. All
- * numbers of a group count in characters (or constants), not bytes: 32 bits go further. */
+ * A piece costs eight bytes for good, and a few for a while. Pieces are merged within a group:
+ * same output section, character size, kind and alignment. All numbers of a group count in
+ * characters (or constants), not bytes: 32 bits go further. */
 #define XXH_INLINE_ALL
 #include "src/layout.h"
 #include "src/merge.h"
@@ -29,25 +30,22 @@
 #endif
 
 enum {
-    SKETCH_BITS = 10, /* of the estimate: 1,024 registers, 3 % off on average */
-    SKETCH = 1 << SKETCH_BITS,
-    SKETCH_FROM = 16 << 10,   /* smaller groups just get a table for all their pieces */
     SERIAL_BELOW = 512 << 10, /* bytes in all: not worth a thread */
     PART = 256 << 10,         /* bytes in an atom of merged contents, about */
-    AHEAD = 8,                /* pieces by which memory is asked for early */
+    BATCH = 16,               /* pieces hashed before the first is looked up: hides the misses */
+    FIRST_SLOTS = 8192,
+    AHEAD = 8,
 };
 
-/* In out[] while leaders are being chosen: this piece is the leader of its slot. */
+/* In list[].out while leaders are being chosen: this piece is the leader of its entry. */
 #define LEADER (1u << 31)
-/* A group is closed when it holds that many characters: positions and slots fit in 31 bits. */
+/* A group is closed when it holds that many characters: positions and entries fit in 31 bits. */
 #define GROUP_UNITS ((1u << 31) - 16)
 
-/* A live section as a stretch of its group's numbering. Positions begin at 1: an empty slot of the
- * table is 0. */
-struct place {
-    const uint8_t *data;
-    uint32_t start; /* position in the group */
-    uint32_t units;
+/* The key is taken first, then the value; whoever sets that decides whose slot it is. */
+struct slot {
+    _Atomic uint64_t key;   /* 64 bits of the hash; 0: free */
+    _Atomic uint64_t value; /* 32 more bits << 32 | 1 + number of the entry; 0: not yet */
 };
 
 struct group {
@@ -56,27 +54,30 @@ struct group {
     bool strings;
     bool aligned; /* pieces must start at more than a multiple of entsize */
     bool closed;
-    _Atomic bool full;       /* the table has turned out too small */
+    uint32_t number;
     uint32_t step;           /* characters between places that have the whole alignment */
     uint32_t ninputs, first; /* its part of merger.inputs */
-    uint32_t units;          /* positions so far; the last one + 1 */
-    uint32_t npieces;
+    uint32_t units;          /* characters so far */
     /* While merging */
-    struct place *places;
-    uint32_t *directory; /* place of every 2^shift'th position */
-    unsigned shift;
-    _Atomic uint64_t *slots; /* hash << 32 | position of the leader; then its place */
-    uint64_t nslots;
-    _Atomic uint8_t *sketch;
+    struct slot *slots;
+    uint64_t nslots;           /* a power of two */
+    _Atomic uint32_t *entries; /* position of the leader; then its place */
+    uint32_t block;            /* entries that a thread takes at a time */
+    uint32_t limit;            /* entries before the table has to grow */
+    _Atomic uint32_t taken;
+    _Atomic bool full;
     struct part *parts; /* [total / part_units + 1] */
     /* Afterwards */
     struct input *inputs;
     uint32_t total;
 };
 
+/* A live section. Its piece k has position start + k in its group. */
 struct input {
     struct kld_atom *atom;
     struct group *group;
+    uint32_t start; /* position in the group */
+    uint32_t next;  /* pieces that have been looked up */
     uint32_t base;  /* where its leaders begin in the output */
     uint32_t units; /* what they take up */
 };
@@ -84,15 +85,21 @@ struct input {
 /* A run of merged contents: one generated atom. It starts with the leader `piece` of an input. */
 struct part {
     struct group *group;
-    uint32_t input;      /* in the group */
-    uint32_t piece, at;  /* number of the piece; its offset in the section */
+    uint32_t input; /* in the group */
+    uint32_t piece;
     uint32_t start, end; /* places, in characters */
+};
+
+/* Entries that one thread may use next. */
+struct supply {
+    uint32_t next, end;
 };
 
 struct merger {
     struct input *inputs;
     size_t ninputs;
     KLD_VEC(struct group *) groups;
+    struct supply *supplies; /* [worker * groups.len + group] */
 };
 
 struct found {
@@ -103,7 +110,7 @@ struct found {
 /* ---- pieces of a section ---- */
 
 /* Bit i: byte i of the 64 at p is zero. */
-static uint64_t zero_bytes(const uint8_t *p)
+static inline uint64_t zero_bytes(const uint8_t *p)
 {
     uint64_t bits = 0;
 #ifdef __SSE2__
@@ -132,18 +139,12 @@ static bool is_zero(const uint8_t *p, size_t size)
 }
 
 /* Bit i: character i of the up to 64 at p is zero. */
-static uint64_t zero_characters(const uint8_t *p, uint32_t entsize, size_t count)
+static inline uint64_t zero_characters(const uint8_t *p, uint32_t entsize, size_t count)
 {
-    if (entsize == 1) {
-        uint8_t padded[64];
-        if (kld_likely(count >= 64))
-            return zero_bytes(p);
-        memset(padded, 0xff, sizeof(padded));
-        memcpy(padded, p, count);
-        return zero_bytes(padded);
-    }
+    if (kld_likely(entsize == 1 && count >= 64))
+        return zero_bytes(p);
     uint64_t bits = 0;
-    for (size_t i = 0; i < KLD_MIN(count, 64); i++)
+    for (size_t i = 0; i < KLD_MIN(count, 64u); i++)
         bits |= (uint64_t)is_zero(p + i * entsize, entsize) << i;
     return bits;
 }
@@ -170,71 +171,65 @@ static void bad_section(struct kld_session *ctx, const struct kld_atom *atom, co
     kld_error(ctx, "bad-mergeable-section", &where, "%s", text);
 }
 
-/* Fills starts, rank and count: a piece starts at 0 and behind every zero character. */
-static void split_strings(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom)
+/* Makes the list of a section's pieces, still empty. Strings end with a zero character each. */
+static void make_list(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom)
 {
     struct kld_pieces *p = atom->pieces;
-    uint32_t units = unit_count(atom), nwords = (units + 63) / 64;
-    p->starts = KLD_NEW_ARRAY(&worker->arena, uint64_t, nwords);
-    p->rank = KLD_NEW_ARRAY(&worker->arena, uint32_t, nwords);
-    uint64_t carry = 1;
-    uint32_t count = 0;
-    for (uint32_t w = 0; w < nwords; w++) {
-        uint32_t left = units - w * 64;
-        uint64_t zero = zero_characters(atom->data + (size_t)w * 64 * p->entsize, p->entsize, left);
-        uint64_t starts = zero << 1 | carry;
-        carry = zero >> 63;
-        if (left <= 64) {
-            if (!(zero >> (left - 1) & 1))
-                bad_section(ctx, atom, "string is not null terminated");
-            starts &= UINT64_MAX >> (64 - left);
+    uint32_t units = unit_count(atom), count = units;
+    if (p->strings) {
+        count = 0;
+        for (uint32_t at = 0; at < units; at += 64)
+            count += popcount(
+                zero_characters(atom->data + (size_t)at * p->entsize, p->entsize, units - at));
+        if (!is_zero(atom->data + (size_t)(units - 1) * p->entsize, p->entsize)) {
+            bad_section(ctx, atom, "string is not null terminated");
+            count++;
         }
-        p->starts[w] = starts;
-        p->rank[w] = count;
-        count += popcount(starts);
+        p->directory =
+            KLD_NEW_ARRAY(&worker->arena, uint32_t, (units - 1) / KLD_PIECES_DIRECTORY + 1);
     }
     p->count = count;
+    p->list = KLD_NEW_ARRAY(&worker->arena, struct kld_piece, (size_t)count + 1);
+    p->list[count].start = units;
 }
 
-/* Walks the pieces of a section. */
-struct cursor {
-    const uint64_t *starts; /* NULL: constants */
-    uint64_t word;          /* starts of the current word behind the current piece */
-    uint32_t w, nwords;
-    uint32_t at, next; /* the current piece, in characters */
-    uint32_t units;
+/* Finds where pieces end, one after the other. */
+struct scanner {
+    const uint8_t *data;
+    uint64_t zeros; /* of the 64 characters at `at`, those that are not behind us */
+    uint32_t at, units, entsize;
+    bool strings;
 };
 
-static uint32_t next_start(struct cursor *c)
-{
-    while (!c->word) {
-        if (++c->w >= c->nwords)
-            return c->units;
-        c->word = c->starts[c->w];
-    }
-    uint32_t at = c->w * 64 + (uint32_t)__builtin_ctzll(c->word);
-    c->word &= c->word - 1;
-    return at;
-}
-
-/* The piece that starts at `at` becomes the current one. */
-static struct cursor cursor_at(const struct kld_atom *atom, uint32_t at)
+static struct scanner scan_from(const struct kld_atom *atom, uint32_t start)
 {
     const struct kld_pieces *p = atom->pieces;
-    struct cursor c = {.starts = p->starts, .at = at, .next = at + 1, .units = unit_count(atom)};
-    if (p->starts) {
-        c.nwords = (c.units + 63) / 64;
-        c.w = at / 64;
-        c.word = p->starts[c.w] & ~(UINT64_MAX >> (63 - at % 64));
-        c.next = next_start(&c);
-    }
-    return c;
+    struct scanner s = {.data = atom->data,
+                        .at = start & ~63u,
+                        .units = unit_count(atom),
+                        .entsize = p->entsize,
+                        .strings = p->strings};
+    if (s.strings && s.at < s.units)
+        s.zeros = zero_characters(s.data + (size_t)s.at * s.entsize, s.entsize, s.units - s.at) &
+                  UINT64_MAX << start % 64;
+    return s;
 }
 
-static inline void cursor_next(struct cursor *c)
+/* The end of the piece at `start`, which is the next one. */
+static inline uint32_t scan_end(struct scanner *s, uint32_t start)
 {
-    c->at = c->next;
-    c->next = c->starts ? next_start(c) : c->at + 1;
+    if (!s->strings)
+        return start + 1;
+    while (!s->zeros) {
+        s->at += 64;
+        if (s->at >= s->units)
+            return s->units;
+        s->zeros =
+            zero_characters(s->data + (size_t)s->at * s->entsize, s->entsize, s->units - s->at);
+    }
+    uint32_t end = s->at + (uint32_t)__builtin_ctzll(s->zeros) + 1;
+    s->zeros &= s->zeros - 1;
+    return end;
 }
 
 /* ---- alignment ---- */
@@ -279,7 +274,7 @@ static struct group *group_of(struct kld_session *ctx, struct merger *m,
                         .strings = p->strings,
                         .aligned = atom->p2align > have,
                         .step = 1,
-                        .units = 1};
+                        .number = (uint32_t)m->groups.len};
     if (g->aligned)
         g->step = 1u << KLD_MIN(atom->p2align - have, 31u);
     *kld_vec_push(&ctx->arena, &m->groups) = g;
@@ -328,7 +323,7 @@ static void gather(struct kld_session *ctx, struct merger *m)
             if (!check_input(ctx, atom))
                 continue;
             struct group *g = group_of(ctx, m, atom, unit_count(atom));
-            inputs[n++] = (struct input){.atom = atom, .group = g};
+            inputs[n++] = (struct input){.atom = atom, .group = g, .start = g->units};
             g->ninputs++;
             g->units += unit_count(atom);
         }
@@ -346,248 +341,203 @@ static void gather(struct kld_session *ctx, struct merger *m)
         inputs[i].group->inputs[inputs[i].group->ninputs++] = inputs[i];
 }
 
-/* Numbers the characters of a group, and makes the directory that finds a section by them. */
-static void number_group(struct kld_session *ctx, struct group *g)
+/* ---- the table ---- */
+
+static void set_size(struct kld_session *ctx, struct group *g, uint64_t nslots)
 {
-    g->places = KLD_NEW_ARRAY(&ctx->scratch, struct place, g->ninputs);
-    uint32_t at = 1;
-    for (uint32_t i = 0; i < g->ninputs; i++) {
-        const struct kld_atom *atom = g->inputs[i].atom;
-        g->places[i] = (struct place){atom->data, at, unit_count(atom)};
-        at += unit_count(atom);
-    }
-    g->shift = kld_log2(g->units / g->ninputs | 1);
-    uint32_t n = (at >> g->shift) + 2, i = 0;
-    g->directory = KLD_NEW_ARRAY(&ctx->scratch, uint32_t, n);
-    for (uint32_t d = 0; d < n; d++) {
-        while (i + 1 < g->ninputs && g->places[i + 1].start <= (uint64_t)d << g->shift)
-            i++;
-        g->directory[d] = i;
-    }
-    if (g->units > SKETCH_FROM)
-        g->sketch = KLD_NEW_ARRAY(&ctx->scratch, _Atomic uint8_t, SKETCH);
+    _Atomic uint32_t *old = g->entries;
+    uint32_t used = g->limit;
+    g->nslots = nslots;
+    g->slots = KLD_NEW_ARRAY(&ctx->scratch, struct slot, nslots);
+    g->limit = (uint32_t)KLD_MIN(nslots / 8 * 5, LEADER - 1);
+    g->block = KLD_MIN(KLD_MAX(g->limit / 256, 1u), 64u);
+    g->limit -= g->limit % g->block;
+    g->entries = KLD_NEW_ARRAY(&ctx->scratch, _Atomic uint32_t, g->limit);
+    if (used)
+        memcpy((void *)g->entries, (void *)old, used * sizeof(*old));
+    g->taken = used;
+    g->full = false;
 }
 
-/* Number of the section that holds a position. */
-static inline uint32_t find_place(const struct group *g, uint32_t position)
+/* Small, but with room for a key that each thread may have taken in vain. */
+static void make_table(struct kld_session *ctx, struct group *g)
 {
-    uint32_t lo = g->directory[position >> g->shift];
-    uint32_t hi = g->directory[(position >> g->shift) + 1];
-    while (lo < hi) {
-        uint32_t mid = lo + (hi - lo + 1) / 2;
-        if (g->places[mid].start <= position)
-            lo = mid;
-        else
-            hi = mid - 1;
-    }
-    return lo;
+    uint64_t nslots = 64 + 4ull * KLD_MIN(g->ninputs, kld_pool_size(ctx));
+    nslots = KLD_MAX(nslots, KLD_MIN(g->units / 8, (uint32_t)FIRST_SLOTS));
+    set_size(ctx, g, 1ull << (kld_log2(nslots - 1) + 1));
 }
 
-/* ---- phase 1: cut up and hash ---- */
-
-/* HyperLogLog: a register holds the longest run of zero bits seen in the hashes that chose it. */
-static inline void note_hash(struct group *g, uint64_t hash)
+static inline uint64_t home_slot(const struct group *g, XXH128_hash_t hash)
 {
-    _Atomic uint8_t *r = &g->sketch[hash & (SKETCH - 1)];
-    uint8_t run = (uint8_t)(__builtin_ctzll(hash >> SKETCH_BITS | 1ull << 53) + 1);
-    uint8_t old = atomic_load_explicit(r, memory_order_relaxed);
-    while (old < run && !atomic_compare_exchange_weak_explicit(r, &old, run, memory_order_relaxed,
-                                                               memory_order_relaxed))
-        continue;
+    return hash.low64 >> 20 & (g->nslots - 1);
 }
 
-static double estimate(const struct group *g)
+static inline uint64_t key_of(XXH128_hash_t hash)
 {
-    double sum = 0;
-    for (unsigned i = 0; i < SKETCH; i++)
-        sum += 1.0 / (double)(1ull << g->sketch[i]);
-    return 0.7213 / (1 + 1.079 / SKETCH) * SKETCH * SKETCH / sum;
+    return hash.low64 | 1; /* never 0 */
 }
 
-static void hash_pieces(struct input *in)
-{
-    struct group *g = in->group;
-    struct kld_pieces *p = in->atom->pieces;
-    struct cursor c = cursor_at(in->atom, 0);
-    for (uint32_t k = 0; k < p->count; k++, cursor_next(&c)) {
-        uint64_t hash = XXH3_64bits(in->atom->data + (size_t)c.at * p->entsize,
-                                    (size_t)(c.next - c.at) * p->entsize);
-        if (g->aligned)
-            hash += piece_alignment(g, c.at) * 0x9e3779b97f4a7c15;
-        if (g->sketch)
-            note_hash(g, hash);
-        p->out[k] = (uint32_t)(hash >> 32);
-    }
-}
-
-static void split(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
-{
-    struct merger *m = arg;
-    struct kld_atom *atom = m->inputs[i].atom;
-    struct kld_pieces *p = atom->pieces;
-    if (!unit_count(atom))
-        return;
-    if (p->strings)
-        split_strings(ctx, worker, atom);
-    else
-        p->count = unit_count(atom);
-    p->out = KLD_NEW_ARRAY(&worker->arena, uint32_t, p->count);
-    hash_pieces(&m->inputs[i]);
-}
-
-/* ---- phase 2: find the leaders ---- */
-
-static void make_table(struct kld_session *ctx, struct group *g, bool for_all)
-{
-    uint64_t all = 0;
-    for (uint32_t i = 0; i < g->ninputs; i++)
-        all += g->inputs[i].atom->pieces->count;
-    g->npieces = (uint32_t)all;
-    g->nslots = all + all / 4 + 8;
-    if (g->sketch && !for_all)
-        g->nslots = KLD_MIN(g->nslots, (uint64_t)(estimate(g) * 1.5) + 8192);
-    g->nslots = KLD_MIN(g->nslots, LEADER - 1);
-    g->slots = KLD_NEW_ARRAY(&ctx->scratch, _Atomic uint64_t, g->nslots);
-}
-
-static inline uint64_t home_slot(const struct group *g, uint32_t tag)
-{
-    return tag * g->nslots >> 32;
-}
-
-struct piece {
-    const uint8_t *data;
-    size_t size;
-    uint32_t position, at; /* in the group; in its section */
-    uint32_t tag;
+struct move {
+    const struct group *group;
+    const struct slot *slots; /* of the smaller table */
 };
 
-/* Where the bytes of the piece at a position are, and how many there are to the end of its
- * section. */
-static inline const uint8_t *bytes_at(const struct group *g, uint32_t position, size_t *left,
-                                      uint32_t *at)
+enum { MOVED = 4096 }; /* slots at a time */
+
+static void move_slots(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t block)
 {
-    const struct place *place = &g->places[find_place(g, position)];
-    *at = position - place->start;
-    *left = (size_t)(place->units - *at) * g->entsize;
-    return place->data + (size_t)*at * g->entsize;
+    (void)ctx, (void)worker;
+    const struct move *m = arg;
+    const struct group *g = m->group;
+    uint64_t end = KLD_MIN((block + 1) * MOVED, g->nslots / 2);
+    for (uint64_t k = block * MOVED; k < end; k++) {
+        uint64_t value = m->slots[k].value, key = m->slots[k].key, none = 0;
+        if (!value)
+            continue;
+        uint64_t i = key >> 20 & (g->nslots - 1);
+        while (!atomic_compare_exchange_strong_explicit(
+            &g->slots[i].key, &none, key, memory_order_relaxed, memory_order_relaxed)) {
+            i = (i + 1) & (g->nslots - 1);
+            none = 0;
+        }
+        atomic_store_explicit(&g->slots[i].value, value, memory_order_relaxed);
+    }
 }
 
-/* The same bytes, and, where that matters, the same alignment. A string ends with the only zero
- * character in it, so that its length need not be known of the other. */
-static bool same_piece(const struct group *g, const struct piece *p, uint32_t position)
+/* Between two runs: makes room in the groups that need it. False if none does. */
+static bool grow_tables(struct kld_session *ctx, const struct merger *m)
 {
-    size_t left;
-    uint32_t at;
-    const uint8_t *data = bytes_at(g, position, &left, &at);
-    return p->size <= left && memcmp(p->data, data, p->size) == 0 &&
-           (!g->aligned || piece_alignment(g, at) == piece_alignment(g, p->at));
+    bool any = false;
+    for (size_t i = 0; i < m->groups.len; i++) {
+        struct group *g = m->groups.data[i];
+        if (!g->full)
+            continue;
+        struct move move = {.group = g, .slots = g->slots};
+        set_size(ctx, g, g->nslots * 2);
+        kld_parallel_for(ctx, (g->nslots / 2 + MOVED - 1) / MOVED, 4, move_slots, &move);
+        any = true;
+    }
+    return any;
+}
+
+/* ---- looking up ---- */
+
+static bool take_entries(struct group *g, struct supply *supply)
+{
+    uint32_t first = atomic_load_explicit(&g->taken, memory_order_relaxed);
+    do {
+        if (first >= g->limit) {
+            g->full = true;
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&g->taken, &first, first + g->block,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    *supply = (struct supply){first, first + g->block};
+    return true;
 }
 
 /* The piece at that position leads no more: an equal one before it has come. */
 static void demote(const struct group *g, uint32_t position)
 {
-    const struct input *in = &g->inputs[find_place(g, position)];
-    const struct kld_pieces *p = in->atom->pieces;
-    uint32_t at = position - g->places[in - g->inputs].start, k = at;
-    if (p->starts)
-        k = p->rank[at / 64] + popcount(p->starts[at / 64] & ((1ull << at % 64) - 1));
-    p->out[k] &= ~LEADER;
+    uint32_t lo = 0, hi = g->ninputs - 1;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo + 1) / 2;
+        if (g->inputs[mid].start <= position)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    g->inputs[lo].atom->pieces->list[position - g->inputs[lo].start].out &= ~LEADER;
 }
 
-/* Finds or takes the piece's slot and notes it in *out. A piece is noted as the leader before the
- * slot says so: the thread that finds it there may have to take that back. */
-static bool insert(const struct group *g, const struct piece *p, uint32_t *out)
+/* Finds the piece's entry, or makes one, and notes it in *out. A piece is noted as the leader before
+ * the table says so: the thread that finds it there may have to take that back. False if the table
+ * must grow first. */
+static bool look_up(struct group *g, struct supply *supply, XXH128_hash_t hash, uint32_t position,
+                    uint32_t *out)
 {
-    uint64_t mine = (uint64_t)p->tag << 32 | p->position, i = home_slot(g, p->tag);
-    for (uint64_t tries = 0; tries < g->nslots; tries++) {
-        uint64_t slot = atomic_load_explicit(&g->slots[i], memory_order_acquire);
-        if (!slot) {
-            *out = (uint32_t)i | LEADER;
-            if (atomic_compare_exchange_strong_explicit(&g->slots[i], &slot, mine,
-                                                        memory_order_acq_rel, memory_order_acquire))
+    uint64_t key = key_of(hash), check = hash.high64 & UINT64_MAX << 32;
+    for (uint64_t i = home_slot(g, hash);; i = (i + 1) & (g->nslots - 1)) {
+        struct slot *slot = &g->slots[i];
+        uint64_t k = atomic_load_explicit(&slot->key, memory_order_relaxed);
+        if (!k && atomic_compare_exchange_strong_explicit(&slot->key, &k, key, memory_order_relaxed,
+                                                          memory_order_relaxed))
+            k = key;
+        if (k != key)
+            continue;
+        uint64_t v = atomic_load_explicit(&slot->value, memory_order_acquire);
+        if (!v) {
+            if (supply->next == supply->end && !take_entries(g, supply))
+                return false;
+            uint32_t entry = supply->next;
+            atomic_store_explicit(&g->entries[entry], position, memory_order_relaxed);
+            *out = entry | LEADER;
+            if (atomic_compare_exchange_strong_explicit(&slot->value, &v, check | (entry + 1),
+                                                        memory_order_acq_rel,
+                                                        memory_order_acquire)) {
+                supply->next++;
                 return true;
-        }
-        if (slot >> 32 == p->tag && same_piece(g, p, (uint32_t)slot)) {
-            while ((uint32_t)slot > p->position) {
-                *out = (uint32_t)i | LEADER;
-                if (atomic_compare_exchange_weak_explicit(
-                        &g->slots[i], &slot, mine, memory_order_acq_rel, memory_order_acquire)) {
-                    demote(g, (uint32_t)slot);
-                    return true;
-                }
             }
-            *out = (uint32_t)i;
-            return true;
         }
-        if (++i == g->nslots)
-            i = 0;
-    }
-    return false;
-}
-
-/* Asks for the slot of a piece to come, and for the bytes that one nearer will be compared to. */
-static inline void look_ahead(const struct group *g, const struct kld_pieces *p, uint32_t k)
-{
-    if (k + 2 * AHEAD < p->count)
-        __builtin_prefetch((const void *)&g->slots[home_slot(g, p->out[k + 2 * AHEAD])]);
-    if (k + AHEAD < p->count) {
-        uint32_t tag = p->out[k + AHEAD];
-        uint64_t slot = atomic_load_explicit(&g->slots[home_slot(g, tag)], memory_order_relaxed);
-        if (slot >> 32 == tag && slot) {
-            size_t left;
-            uint32_t at;
-            __builtin_prefetch(bytes_at(g, (uint32_t)slot, &left, &at));
+        if ((v & UINT64_MAX << 32) != check)
+            continue;
+        uint32_t entry = (uint32_t)v - 1;
+        uint32_t leader = atomic_load_explicit(&g->entries[entry], memory_order_relaxed);
+        while (position < leader) {
+            *out = entry | LEADER;
+            if (atomic_compare_exchange_weak_explicit(&g->entries[entry], &leader, position,
+                                                      memory_order_acq_rel, memory_order_acquire)) {
+                demote(g, leader);
+                return true;
+            }
         }
+        *out = entry;
+        return true;
     }
 }
 
-static void insert_pieces(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+/* Cuts off and hashes the next n pieces, and asks for the memory that looking them up will need. */
+static void hash_batch(const struct input *in, struct scanner *s, uint32_t k, uint32_t n,
+                       XXH128_hash_t *hashes)
 {
-    (void)ctx, (void)worker;
+    const struct group *g = in->group;
+    struct kld_piece *list = in->atom->pieces->list;
+    for (uint32_t j = 0; j < n; j++) {
+        uint32_t start = list[k + j].start, end = scan_end(s, start);
+        list[k + j + 1].start = end;
+        hashes[j] =
+            XXH3_128bits(s->data + (size_t)start * s->entsize, (size_t)(end - start) * s->entsize);
+        if (g->aligned)
+            hashes[j].low64 += piece_alignment(g, start) * 0x9e3779b97f4a7c15;
+        __builtin_prefetch(&g->slots[home_slot(g, hashes[j])]);
+    }
+}
+
+static void merge_input(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+{
     struct merger *m = arg;
     struct input *in = &m->inputs[i];
     struct group *g = in->group;
     struct kld_pieces *p = in->atom->pieces;
-    if (!p->count || g->full)
+    if (g->full || !unit_count(in->atom))
         return;
-    bool large = g->nslots > 32 << 10;
-    uint32_t start = g->places[in - g->inputs].start;
-    struct cursor c = cursor_at(in->atom, 0);
-    for (uint32_t k = 0; k < p->count; k++, cursor_next(&c)) {
-        struct piece piece = {
-            .data = in->atom->data + (size_t)c.at * g->entsize,
-            .size = (size_t)(c.next - c.at) * g->entsize,
-            .position = start + c.at,
-            .at = c.at,
-            .tag = p->out[k],
-        };
-        if (large)
-            look_ahead(g, p, k);
-        if (kld_unlikely(!insert(g, &piece, &p->out[k]))) {
-            g->full = true;
-            return;
-        }
+    if (!p->list)
+        make_list(ctx, worker, in->atom);
+    if (in->next == p->count)
+        return;
+    struct supply *supply = &m->supplies[worker->index * m->groups.len + g->number];
+    struct scanner s = scan_from(in->atom, p->list[in->next].start);
+    XXH128_hash_t hashes[BATCH];
+    while (in->next < p->count) {
+        uint32_t k = in->next, n = KLD_MIN(p->count - k, (uint32_t)BATCH);
+        hash_batch(in, &s, k, n, hashes);
+        for (uint32_t j = 0; j < n; j++, in->next++)
+            if (!look_up(g, supply, hashes[j], in->start + k + j, &p->list[k + j].out))
+                return;
     }
 }
 
-/* The estimate was far too low: once more, with a table that holds everything. */
-static void retry_full(struct kld_session *ctx, struct merger *m)
-{
-    for (size_t i = 0; i < m->groups.len; i++) {
-        struct group *g = m->groups.data[i];
-        if (!g->full)
-            continue;
-        g->full = false;
-        make_table(ctx, g, true);
-        for (uint32_t k = 0; k < g->ninputs; k++)
-            hash_pieces(&g->inputs[k]);
-        for (uint32_t k = 0; k < g->ninputs; k++)
-            insert_pieces(ctx, NULL, m, g->first + k);
-    }
-}
-
-/* ---- phase 3: places ---- */
+/* ---- places ---- */
 
 /* What the leaders of a section take up, given that they begin at a multiple of g->step. */
 static void measure(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
@@ -595,15 +545,12 @@ static void measure(struct kld_session *ctx, struct kld_worker *worker, void *ar
     (void)ctx, (void)worker;
     struct input *in = &((struct merger *)arg)->inputs[i];
     const struct kld_pieces *p = in->atom->pieces;
-    if (!p->count)
-        return;
     uint64_t end = 0;
-    struct cursor c = cursor_at(in->atom, 0);
-    for (uint32_t k = 0; k < p->count; k++, cursor_next(&c))
-        if (p->out[k] & LEADER) {
+    for (uint32_t k = 0; k < p->count; k++)
+        if (p->list[k].out & LEADER) {
             if (in->group->aligned)
-                end = aligned_place(in->group, end, c.at);
-            end += c.next - c.at;
+                end = aligned_place(in->group, end, p->list[k].start);
+            end += p->list[k + 1].start - p->list[k].start;
         }
     in->units = (uint32_t)KLD_MIN(end, UINT32_MAX);
 }
@@ -651,39 +598,45 @@ static void place_leaders(struct kld_session *ctx, struct kld_worker *worker, vo
         return;
     uint64_t place = in->base;
     uint32_t unit = part_units(g), last = in->base / unit;
-    struct cursor c = cursor_at(in->atom, 0);
-    for (uint32_t k = 0; k < p->count; k++, cursor_next(&c)) {
-        if (!(p->out[k] & LEADER))
+    for (uint32_t k = 0; k < p->count; k++) {
+        if (!(p->list[k].out & LEADER))
             continue;
         if (g->aligned)
-            place = aligned_place(g, place, c.at);
+            place = aligned_place(g, place, p->list[k].start);
         if (place / unit > last) {
             struct part start = {.group = g,
                                  .input = (uint32_t)(in - g->inputs),
                                  .piece = k,
-                                 .at = c.at,
                                  .start = (uint32_t)place};
             start_parts(g->parts, last + 1, (uint32_t)(place / unit), &start);
             last = (uint32_t)(place / unit);
         }
-        atomic_store_explicit(&g->slots[p->out[k] & ~LEADER], place, memory_order_relaxed);
-        place += c.next - c.at;
+        atomic_store_explicit(&g->entries[p->list[k].out & ~LEADER], (uint32_t)place,
+                              memory_order_relaxed);
+        place += p->list[k + 1].start - p->list[k].start;
     }
 }
 
+/* All pieces go where their leaders are; the list is complete, so that its directory can be made. */
 static void place_pieces(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
 {
     (void)ctx, (void)worker;
     struct input *in = &((struct merger *)arg)->inputs[i];
+    const struct group *g = in->group;
     struct kld_pieces *p = in->atom->pieces;
+    uint32_t d = 0;
     for (uint32_t k = 0; k < p->count; k++) {
         if (k + AHEAD < p->count)
-            __builtin_prefetch((const void *)&in->group->slots[p->out[k + AHEAD] & ~LEADER]);
-        p->out[k] = (uint32_t)in->group->slots[p->out[k] & ~LEADER];
+            __builtin_prefetch((const void *)&g->entries[p->list[k + AHEAD].out & ~LEADER]);
+        p->list[k].out =
+            atomic_load_explicit(&g->entries[p->list[k].out & ~LEADER], memory_order_relaxed);
+        if (p->directory)
+            for (; (uint64_t)d * KLD_PIECES_DIRECTORY < p->list[k + 1].start; d++)
+                p->directory[d] = k;
     }
 }
 
-/* ---- phase 4: the merged contents as atoms ---- */
+/* ---- the merged contents as atoms ---- */
 
 struct run {
     const uint8_t *from;
@@ -705,21 +658,21 @@ static inline void add_to_run(struct run *run, const uint8_t *from, size_t size,
 /* Copies the leaders among the pieces of one section from piece k on that have a place before
  * part->end; returns where the next one would go. */
 static uint64_t write_input(const struct part *part, const struct input *in, uint32_t k,
-                            struct cursor *c, uint64_t place, uint8_t *out)
+                            uint64_t place, uint8_t *out)
 {
     const struct group *g = part->group;
     const struct kld_pieces *p = in->atom->pieces;
     struct run run = {0};
-    for (; k < p->count && place < part->end; k++, cursor_next(c)) {
-        uint64_t wanted = g->aligned ? aligned_place(g, place, c->at) : place;
-        if (p->out[k] != wanted)
+    for (; k < p->count && place < part->end; k++) {
+        uint32_t start = p->list[k].start, units = p->list[k + 1].start - start;
+        uint64_t wanted = g->aligned ? aligned_place(g, place, start) : place;
+        if (p->list[k].out != wanted)
             continue;
         if (wanted >= part->end)
             break;
-        add_to_run(&run, in->atom->data + (size_t)c->at * g->entsize,
-                   (size_t)(c->next - c->at) * g->entsize,
+        add_to_run(&run, in->atom->data + (size_t)start * g->entsize, (size_t)units * g->entsize,
                    out + (size_t)(wanted - part->start) * g->entsize);
-        place = wanted + (c->next - c->at);
+        place = wanted + units;
     }
     if (run.size)
         memcpy(run.to, run.from, run.size);
@@ -733,16 +686,14 @@ static void write_part(struct kld_session *ctx, struct kld_worker *worker,
     const struct part *part = atom->extra;
     const struct group *g = part->group;
     const struct input *in = &g->inputs[part->input];
-    struct cursor c = cursor_at(in->atom, part->at);
-    uint64_t place = write_input(part, in, part->piece, &c, part->start, out);
+    uint64_t place = write_input(part, in, part->piece, part->start, out);
     while (place < part->end && ++in < g->inputs + g->ninputs) {
         if (!in->units)
             continue;
         place = in->base;
         if (place >= part->end)
             break;
-        c = cursor_at(in->atom, 0);
-        place = write_input(part, in, 0, &c, place, out);
+        place = write_input(part, in, 0, place, out);
     }
 }
 
@@ -809,21 +760,20 @@ static void merge_inputs(struct kld_session *ctx, struct merger *m)
         bytes += m->inputs[i].atom->size;
     size_t grain = bytes < SERIAL_BELOW ? m->ninputs : 8;
     for (size_t i = 0; i < m->groups.len; i++)
-        number_group(ctx, m->groups.data[i]);
-    kld_parallel_for(ctx, m->ninputs, grain, split, m);
-    for (size_t i = 0; i < m->groups.len; i++)
-        make_table(ctx, m->groups.data[i], false);
-    kld_parallel_for(ctx, m->ninputs, grain, insert_pieces, m);
-    retry_full(ctx, m);
+        make_table(ctx, m->groups.data[i]);
+    m->supplies = KLD_NEW_ARRAY(&ctx->scratch, struct supply, kld_pool_size(ctx) * m->groups.len);
+    do
+        kld_parallel_for(ctx, m->ninputs, grain, merge_input, m);
+    while (grow_tables(ctx, m));
     kld_parallel_for(ctx, m->ninputs, grain, measure, m);
     for (size_t i = 0; i < m->groups.len; i++)
         place_group(ctx, m->groups.data[i]);
-    if (!kld_has_failed(ctx)) {
-        kld_parallel_for(ctx, m->ninputs, grain, place_leaders, m);
-        kld_parallel_for(ctx, m->ninputs, grain, place_pieces, m);
-        for (size_t i = 0; i < m->groups.len; i++)
-            make_atoms(ctx, m->groups.data[i]);
-    }
+    if (kld_has_failed(ctx))
+        return;
+    kld_parallel_for(ctx, m->ninputs, grain, place_leaders, m);
+    kld_parallel_for(ctx, m->ninputs, grain, place_pieces, m);
+    for (size_t i = 0; i < m->groups.len; i++)
+        make_atoms(ctx, m->groups.data[i]);
 }
 
 void kld_merge(struct kld_session *ctx)
@@ -833,51 +783,4 @@ void kld_merge(struct kld_session *ctx)
     gather(ctx, &m);
     merge_inputs(ctx, &m);
     kld_arena_free(&ctx->scratch);
-}
-
-/* ---- where a byte of an input section has gone ---- */
-
-/* The last piece that starts at or before character `at`: its start, and its number. */
-static uint32_t piece_before(const struct kld_pieces *p, uint32_t at, uint32_t *number)
-{
-    uint32_t w = at / 64;
-    uint64_t bits = p->starts[w] & (UINT64_MAX >> (63 - at % 64));
-    *number = p->rank[w] + popcount(bits) - 1;
-    if (!bits) {
-        /* It began in an earlier word: the last one with fewer pieces before it. */
-        uint32_t lo = 0, hi = w - 1, tries = 4;
-        while (tries-- && hi > 0 && !p->starts[hi])
-            hi--;
-        if (!p->starts[hi]) {
-            while (lo < hi) {
-                uint32_t mid = lo + (hi - lo + 1) / 2;
-                if (p->rank[mid] <= *number)
-                    lo = mid;
-                else
-                    hi = mid - 1;
-            }
-        }
-        w = hi;
-        bits = p->starts[w];
-    }
-    return w * 64 + kld_log2(bits);
-}
-
-uint64_t kld_pieces_address(const struct kld_atom *atom, uint64_t offset)
-{
-    const struct kld_pieces *p = atom->pieces;
-    if (kld_unlikely(!p->merged || !p->count))
-        return p->merged ? p->merged->addr : 0;
-    uint32_t entsize = p->entsize, number;
-    uint64_t at = entsize == 1 ? offset : offset / entsize, start;
-    uint32_t units = unit_count(atom);
-    if (kld_unlikely(at >= units))
-        at = units - 1;
-    if (p->starts) {
-        start = piece_before(p, (uint32_t)at, &number);
-    } else {
-        start = at;
-        number = (uint32_t)at;
-    }
-    return p->merged->addr + (uint64_t)p->out[number] * entsize + (offset - start * entsize);
 }

@@ -4,24 +4,44 @@
 
 #include "src/graph.h"
 
-struct kld_merged; /* the merged contents of one output section and entry size */
+/* A string or constant of a mergeable section. */
+struct kld_piece {
+    uint32_t start; /* in its section, in characters */
+    uint32_t out;   /* its place in the merged contents, in characters */
+};
 
-/* The pieces of one input section (atom of kind KLD_ATOM_PIECES). An offset in the section is
- * turned into its place in the output by a bitmap of piece starts with a rank directory:
- * constant time, and small. Set by the reader: entsize, strings. By kld_merge: the rest. */
+enum { KLD_PIECES_DIRECTORY = 256 };
+
+/* The pieces of one input section (atom of kind KLD_ATOM_PIECES). Set by the reader: entsize,
+ * strings. By kld_merge: the rest. */
 struct kld_pieces {
-    struct kld_atom *merged; /* the generated atom that holds the pieces */
-    uint64_t *starts;        /* bit i: a piece starts at byte i * unit */
-    uint32_t *rank;          /* pieces before word i of starts */
-    uint32_t *out;           /* [count] offset of the piece in `merged`, in units */
+    struct kld_atom *merged; /* the generated atom at which places begin */
+    struct kld_piece *list;  /* [count + 1]; the last one is the end */
+    uint32_t *directory;     /* strings: the piece that holds every 256th character */
     uint32_t count;
     uint32_t entsize; /* bytes a character or constant */
     bool strings;     /* ends with a zero character; else fixed-size constants */
 };
 
 /* Address (or, not allocated, offset in the output section) of byte `offset` of a mergeable
- * section. Offsets past the end refer to the last piece. After layout. */
-uint64_t kld_pieces_address(const struct kld_atom *atom, uint64_t offset);
+ * section, in constant time. Offsets past the end refer to the last piece. After layout. */
+static inline uint64_t kld_pieces_address(const struct kld_atom *atom, uint64_t offset)
+{
+    const struct kld_pieces *p = atom->pieces;
+    if (kld_unlikely(!p->merged || !p->count))
+        return 0;
+    uint64_t at = p->entsize == 1 ? offset : offset / p->entsize;
+    if (kld_unlikely(at >= p->list[p->count].start))
+        at = p->list[p->count].start - 1;
+    const struct kld_piece *piece = &p->list[at];
+    if (p->directory) {
+        piece = &p->list[p->directory[at / KLD_PIECES_DIRECTORY]];
+        while (piece[1].start <= at)
+            piece++;
+    }
+    return p->merged->addr + (uint64_t)piece->out * p->entsize +
+           (offset - (uint64_t)piece->start * p->entsize);
+}
 
 /* The merge pass: see merge.c. */
 void kld_merge(struct kld_session *ctx);
