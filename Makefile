@@ -86,7 +86,7 @@ SAY      = $(SAY_$(V))
 .SUFFIXES:
 
 .PHONY: all
-all: $(B)/kld $(B)/libkld.a $(B)/libkld-parts.a $(B)/libkld.so ## build/kld, build/libkld.a, build/libkld.so
+all: $(B)/kld $(B)/libkld.a $(B)/libkld-parts.a $(B)/libkld.so ## build/kld, libkld.a, libkld.so
 
 .PHONY: variant
 variant: $(B)/kld $(B)/libkld.a $(B)/libkld-parts.a
@@ -107,12 +107,12 @@ $(B)/pic/%.o: %.c $(B)/flags
 	$(Q)$(CC) $(ALLFLAGS) $(WERROR_$(WERROR)) -fPIC -MMD -MP -c $< -o $@
 
 # One member in which only the public names are left global: the host's own names cannot clash with
-# those of kld. The command and the unit tests, which call what is
-# inside, use libkld-parts.a.
+# those of kld. The command, the unit tests and the fuzzers, which call what is inside, use
+# libkld-parts.a.
 $(B)/libkld.a: $(LIB_OBJ) $(B)/objects
 	$(SAY) AR $@
 	@rm -f $@
-	$(Q)$(CC) $(VFLAGS) -r -nostdlib -o $(B)/libkld.o $(LIB_OBJ)
+	$(Q)$(CC) -r -nostdlib -o $(B)/libkld.o $(LIB_OBJ)
 	$(Q)$(OBJCOPY) --localize-hidden $(B)/libkld.o
 	$(Q)$(AR) rcs $@ $(B)/libkld.o
 
@@ -244,9 +244,9 @@ fuzz: ## run the fuzzers, FUZZ_TIME=60 seconds each
 	        build/fuzz/corpus/$$f $$seeds </dev/null; \
 	done
 
-$(B)/fuzz_%: test/fuzz/fuzz_%.c $(B)/libkld.a
+$(B)/fuzz_%: test/fuzz/fuzz_%.c $(B)/libkld-parts.a
 	$(SAY) LINK $@
-	$(Q)$(CC) $(ALLFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libkld.a $(LIBS)
+	$(Q)$(CC) $(ALLFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libkld-parts.a $(LIBS)
 
 -include $(wildcard build/fuzz/fuzz_*.d)
 

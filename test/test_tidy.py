@@ -1,10 +1,11 @@
 """The rules of the house that a reader relies on and that would decay unless they were tests.
 
-They look at the sources and at libkld.a; nothing is linked.
+They look at the sources and at libkld.a, whose members are those of libkld-parts.a.
 """
 
 import os
 import re
+import shlex
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from kldtest import REPO
 
-LIB = Path(os.environ.get('KLD_LIB') or REPO / 'build' / 'libkld.a')
+LIB = Path(os.environ.get('KLD_LIB') or REPO / 'build' / 'libkld-parts.a')
+PUBLIC_LIB = LIB.with_name('libkld.a')
 VARIANT = os.environ.get('KLD_VARIANT', 'release')
 ROOTS = ['include', 'src', 'formats', 'arch', 'driver']
 
@@ -143,19 +145,19 @@ def test_header_guards():
 
 # -- libkld.a ---------------------------------------------------------------------------------------
 
+def nm(archive):
+    """(member, name, type letter) of each symbol."""
+    if not archive.exists():
+        pytest.skip(f'{archive} is not there')
+    text = subprocess.run(['nm', '-A', '-P', str(archive)], capture_output=True, text=True,
+                          check=True).stdout
+    rows = (re.match(r'.*\[(.*)\]: (\S+) (\S)', line) for line in text.split('\n'))
+    return [row.groups() for row in rows if row]
+
+
 @pytest.fixture(scope='module')
 def symbols():
-    """(member, name, type letter of nm) of each symbol in libkld.a."""
-    if not LIB.exists():
-        pytest.skip(f'{LIB} is not there')
-    text = subprocess.run(['nm', '-A', '-P', str(LIB)], capture_output=True, text=True,
-                          check=True).stdout
-    found = []
-    for line in text.split('\n'):
-        match = re.match(r'.*\[(.*)\]: (\S+) (\S)', line)
-        if match:
-            found.append(match.groups())
-    return found
+    return nm(LIB)
 
 
 def of_sanitizers(name):
@@ -205,19 +207,60 @@ def test_no_writable_sections():
     complain('writable sections in libkld.a', wrong)
 
 
-def test_external_names_have_the_prefix(symbols):
-    wrong = [f'{member}: {name}' for member, name, kind in symbols
-             if kind in 'TDBRCVWGS' and not name.startswith('kld_') and not of_sanitizers(name)]
-    complain('external names of libkld.a without kld_', wrong)
+def prefixes(path):
+    """kld_ everywhere; in formats/ and arch/ also that of the folder: elf_, x64_ (as its files)."""
+    folder = Path(path).parts[0]
+    if folder == 'formats':
+        return 'kld_', Path(path).parts[1] + '_'
+    if folder == 'arch':
+        return 'kld_', Path(path).name.split('_')[0] + '_'
+    return ('kld_',)
 
 
-def test_static_libraries_cannot_clash(symbols):
-    """No external name is defined twice."""
+def test_external_names_have_a_prefix(symbols):
+    where = {Path(path).stem + '.o': path for path in sources('.c')}
+    wrong = [f'{where.get(member, member)}: {name}' for member, name, kind in symbols
+             if kind in 'TDBRCVWGS' and not of_sanitizers(name)
+             and not name.startswith(prefixes(where.get(member, member)))]
+    complain('external names without a prefix', wrong)
+
+
+def test_external_names_are_unique(symbols):
     where = defaultdict(list)
     for member, name, kind in symbols:
         if kind in 'TDBRCVW' and not of_sanitizers(name):
             where[name].append(member)
     complain('names defined twice', [f'{n}: {m}' for n, m in where.items() if len(m) > 1])
+
+
+def declared():
+    """The functions that the public headers declare."""
+    text = ''.join((REPO / path).read_text() for path in sources('.h') if path.startswith('include/'))
+    return set(re.findall(r'^KLD_API [^;(]*?(\w+)\(', text, re.M))
+
+
+def test_only_public_names_are_global():
+    """In libkld.a as it is installed: the host's own names cannot clash with those inside."""
+    found = {name for _, name, kind in nm(PUBLIC_LIB)
+             if kind in 'TDBRCVWGS' and not of_sanitizers(name)}
+    complain('global names of libkld.a that kld.h does not declare', sorted(found - declared()))
+    complain('functions of kld.h that libkld.a does not define', sorted(declared() - found))
+
+
+def test_a_host_links_with_the_library(tmp_path):
+    """What is installed is enough, and the host may have names that are used inside."""
+    if not PUBLIC_LIB.exists():
+        pytest.skip(f'{PUBLIC_LIB} is not there')
+    (tmp_path / 'host.c').write_text('''
+        #include <kld/kld.h>
+        #include <stdio.h>
+        int kld_arena_alloc = 1, kld_link_run = 2;
+        int main(void) { puts(kld_version()); return kld_arena_alloc + kld_link_run - 3; }''')
+    flags = shlex.split(os.environ.get('KLD_CFLAGS', ''))
+    subprocess.run(['gcc', *flags, f'-I{REPO}/include', 'host.c', str(PUBLIC_LIB), '-lb2', '-lnettle',
+                    '-liberty', '-lzstd', '-lz', '-pthread', '-o', 'host'], cwd=tmp_path, check=True)
+    said = subprocess.run([tmp_path / 'host'], capture_output=True, text=True, check=True).stdout
+    assert re.match(r'\d+\.\d+', said)
 
 
 @pytest.mark.parametrize('what', FORBIDDEN)
