@@ -97,6 +97,8 @@ kld_status kld_parse(kld_session *session, const char *flavour, int argc, const 
         status = KLD_FAILED;
     }
     kld_args_free(&args);
+    if (status == KLD_NO_MEMORY) /* what was not read must not be linked without */
+        kld_report(session, KLD_ERROR, "no-memory", "out of memory");
     return status;
 }
 

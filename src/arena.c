@@ -6,7 +6,12 @@ struct kld_arena_block {
     size_t size; /* of the whole block, this header included */
 };
 
+#ifdef KLD_DEBUG
+/* Small ones, so that running out of memory can be tested at many places. */
+enum { FIRST_BLOCK = 2 << 10, LARGEST_BLOCK = 32 << 10, HEADER = 64 };
+#else
 enum { FIRST_BLOCK = 64 << 10, LARGEST_BLOCK = 4 << 20, HEADER = 64 };
+#endif
 
 void kld_arena_init(struct kld_arena *arena, const struct kld_alloc *from, jmp_buf *oom)
 {

@@ -113,9 +113,11 @@ struct scribe {
 
 static void put(struct scribe *s, const void *data, size_t size)
 {
+    if (!size)
+        return;
     if (s->to)
         XXH3_64bits_update(s->to, data, size);
-    else if (s->text && size)
+    else if (s->text)
         memcpy(s->text + s->size, data, size);
     s->size += size;
 }

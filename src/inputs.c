@@ -302,7 +302,8 @@ static void take_path(struct expander *e, const char *path, unsigned flags)
         take_file(e, path, bytes, flags);
         return;
     }
-    kld_error(e->ctx, "cannot-open", &(struct kld_where){.order = e->position},
+    kld_error(e->ctx, "cannot-open",
+              &(struct kld_where){.path = path, .in_text = true, .order = e->position},
               "cannot open %s: %s", path, kld_error_text(e->ctx, errno));
 }
 

@@ -241,6 +241,8 @@ static int compare_offsets(const void *a, const void *b)
 static void number_members(struct kld_worker *w, struct kld_archive_input *in, uint64_t *offsets)
 {
     uint64_t *sorted = KLD_NEW_ARRAY(&w->arena, uint64_t, in->nentries);
+    if (!in->nentries)
+        return;
     memcpy(sorted, offsets, in->nentries * sizeof(*sorted));
     qsort(sorted, in->nentries, sizeof(*sorted), compare_offsets);
     uint32_t n = 0;
@@ -645,8 +647,12 @@ void kld_load(struct kld_session *ctx)
     kld_arena_init(&r->arena, &ctx->alloc, &ctx->oom);
     struct loader l = {.ctx = ctx, .scratch = &r->arena};
     kld_inputs_expand(ctx, take_input, &l);
-    if (!ctx->format)
+    if (!ctx->format) {
+        if (!kld_has_failed(ctx))
+            kld_error(ctx, "no-input", NULL, "%s",
+                      ctx->inputs.len ? "no input says what the target is" : "no input files");
         return;
+    }
     intern_wraps(ctx);
     kld_builtin_names(ctx);
     add_file(&l, ctx->internal, false);

@@ -314,7 +314,8 @@ bool elf_relr_update(struct kld_session *ctx)
     if (!atom)
         return false;
     collect_relr(ctx);
-    qsort(elf->dynrels->relr_places, elf->dynrels->nrelr, 8, compare_places);
+    if (elf->dynrels->nrelr)
+        qsort(elf->dynrels->relr_places, elf->dynrels->nrelr, 8, compare_places);
     uint64_t size = 8 * encode_relr(elf->dynrels, NULL);
     if (size <= atom->size)
         return false; /* never shrinks, so that the loop ends; the rest is padded */
@@ -425,6 +426,7 @@ void elf_dynrel_finish(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
     collect(ctx);
-    qsort_r(elf->dynrels->entries.data, elf->dynrels->entries.len, sizeof(struct entry),
-            compare_entries, (void *)elf->arch);
+    if (elf->dynrels->entries.len)
+        qsort_r(elf->dynrels->entries.data, elf->dynrels->entries.len, sizeof(struct entry),
+                compare_entries, (void *)elf->arch);
 }
