@@ -10,6 +10,9 @@ from kldtest import KINDS
 from kldtest import deviates
 from kldtest import only
 
+pytestmark = deviates(strict=False, gold='keeps to rules of its own',
+                      lld='keeps to rules of its own', mold='keeps to rules of its own')
+
 C = r'''
     #include <stdio.h>
     extern int missing(void) __attribute__((weak));
@@ -70,8 +73,6 @@ def objects(t, kind='pie'):
 @pytest.mark.skipif(not shutil.which('ld.bfd'), reason='ld.bfd is not installed')
 @pytest.mark.parametrize('kind', ['pie', 'no-pie', 'static'])
 @pytest.mark.parametrize('flag', [None, '-x', '-X', '--discard-none', '-S'])
-@deviates(strict=False, lld='keeps to other rules', mold='keeps to other rules',
-          gold='keeps to other rules')
 def test_same_symbols_as_gnu_ld(t, kind, flag):
     files = objects(t, kind)
     flags = [*KINDS[kind].ldflags, *([f'-Wl,{flag}'] if flag else [])]
@@ -116,7 +117,7 @@ def test_addresses_are_those_that_the_program_sees(t, compiler):
         assert section.addr <= symbol.value < section.end
 
 
-@deviates(mold='drops the file names', lld='gives no file a name')
+@deviates(bfd='leaves such symbols global')
 def test_files_have_names(t):
     """The functions of a file without STT_FILE are not to be taken for those of the one before."""
     t.link('app', *objects(t))
@@ -133,8 +134,7 @@ def test_files_have_names(t):
 
 
 @only('x86_64')
-@deviates(lld='keeps them hidden', mold='keeps them hidden', gold='keeps them hidden',
-          bfd='leaves those of assembly files global')
+@deviates(bfd='leaves those of assembly files global')
 def test_hidden_symbols_are_local(t):
     t.link('app', *objects(t))
     for name in ('hidden', 'hidden_label'):
@@ -149,7 +149,6 @@ def test_protected_symbols_stay_global(t):
     assert (symbol.bind, symbol.vis) == ('GLOBAL', 'PROTECTED')
 
 
-@deviates(lld='without versions', mold='without versions')
 def test_imported_symbols_are_named_with_their_version(t):
     t.link('app', t.cc('a.o', C, '-fPIE'), '-pie')
     puts = [s for s in t.elf('app').symbols if s.name.split('@')[0] == 'puts']
@@ -171,7 +170,6 @@ def test_versions_of_definitions_are_kept_in_names(t):
     assert elf.versioned_exports() == {'f@V1', 'f@@V2'}
 
 
-@deviates(lld='without versions', mold='without versions')
 def test_copied_variables_are_defined(t):
     lib = t.cc('lib.o', 'int shared[4] = {1, 2, 3, 4};', '-fPIC')
     t.link('libv.so', '-shared', lib)
@@ -219,7 +217,6 @@ def test_unique_symbols(t):
     assert t.elf('lib.so').bytes[7] == 3
 
 
-@deviates(lld='keeps them')
 def test_unused_weak_names_are_left_out(t):
     """Of a program whose loader has nothing more to say about them."""
     t.link('app', '-static', '-no-pie', t.cc('a.o', C, '-fno-pie'))
@@ -272,7 +269,6 @@ def test_strip_debug(t):
     assert {'main', 'local', 'a.c'} <= names(elf)
 
 
-@deviates(lld='has no such option')
 def test_retain_symbols_file(t):
     t.write('keep', 'main\nlocal\n\nnothing')
     t.link('app', *objects(t), '-Wl,--retain-symbols-file=keep')
@@ -281,8 +277,6 @@ def test_retain_symbols_file(t):
         {'main', 'local'}
 
 
-@deviates(lld='has no such option', bfd='says it otherwise', gold='says it otherwise',
-          mold='says it otherwise')
 def test_retain_symbols_file_that_is_missing(t):
     t.link('app', *objects(t), '-Wl,--retain-symbols-file=none', ok=False).says('none')
 
@@ -332,6 +326,7 @@ def test_more_sections_than_fit_a_symbol(t):
     assert elf.symbol(f'l{count - 1}').section == f's{count - 1}'
 
 
+@deviates(bfd='has no such option')
 def test_threads_do_not_matter(t):
     files = []
     for i in range(40):
