@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,8 @@ from kldtest import KLD
 from kldtest import REPO
 from kldtest import TIMEOUT
 
-LIB = os.environ.get('KLD_LIB') or str(REPO / 'build' / 'libkld.a')
+# What a host links with; $KLD_LIB is its neighbour.
+LIB = str(Path(os.environ.get('KLD_LIB') or REPO / 'build' / 'libkld.a').with_name('libkld.a'))
 VARIANT = os.environ.get('KLD_VARIANT', 'release')
 CFLAGS = shlex.split(os.environ.get('KLD_CFLAGS', ''))
 LIBS = ['-lb2', '-lnettle', '-liberty', '-lzstd', '-lz', '-pthread']
