@@ -128,7 +128,8 @@ enum kld_probe kld_probe_bytes(struct kld_session *ctx, const struct kld_input_f
         enum kld_probe kind = kld_formats[i]->probe(bytes, &arch, &why);
         if (kind == KLD_PROBE_NONE)
             continue;
-        if (kind == KLD_PROBE_UNSUPPORTED) {
+        bool symbols_only = from->flags & KLD_INPUT_JUST_SYMBOLS;
+        if (kind == KLD_PROBE_UNSUPPORTED || (kind == KLD_PROBE_PROGRAM && !symbols_only)) {
             report_probe(ctx, from, member, why);
             return kind;
         }
@@ -140,7 +141,7 @@ enum kld_probe kld_probe_bytes(struct kld_session *ctx, const struct kld_input_f
                                           ctx->arch_from, ctx->arch->name));
             return KLD_PROBE_UNSUPPORTED;
         }
-        return kind;
+        return symbols_only ? KLD_PROBE_OBJECT : kind;
     }
     if (bytes.len >= 4 && (memcmp(bytes.ptr, "BC\xc0\xde", 4) == 0 ||
                            memcmp(bytes.ptr, "\xde\xc0\x17\x0b", 4) == 0)) {
@@ -278,6 +279,11 @@ static void take_file(struct expander *e, const char *path, struct kld_bytes byt
     struct kld_session *ctx = e->ctx;
     const struct kld_arch_ops *arch = NULL;
     const char *why;
+    if (flags & KLD_INPUT_BINARY) {
+        if (!ctx->format)
+            set_target(ctx, kld_formats[0], kld_archs[0], "-b binary");
+        bytes = ctx->format->binary_object(ctx, path, bytes);
+    }
     bool known = bytes.len >= 8 && memcmp(bytes.ptr, "!<", 2) == 0;
     for (size_t i = 0; kld_formats[i] && !known; i++)
         known = kld_formats[i]->probe(bytes, &arch, &why) != KLD_PROBE_NONE;

@@ -641,6 +641,15 @@ static void intern_wraps(struct kld_session *ctx)
     }
 }
 
+/* The internal file comes before everything on the command line. */
+static void add_internal(struct loader *l)
+{
+    add_file(l, l->ctx->internal, false);
+    struct input internal = l->inputs.data[l->inputs.len - 1];
+    memmove(l->inputs.data + 1, l->inputs.data, (l->inputs.len - 1) * sizeof(internal));
+    l->inputs.data[0] = internal;
+}
+
 void kld_load(struct kld_session *ctx)
 {
     struct kld_resolver *r = ctx->resolver = KLD_NEW(&ctx->arena, struct kld_resolver);
@@ -655,7 +664,7 @@ void kld_load(struct kld_session *ctx)
     }
     intern_wraps(ctx);
     kld_builtin_names(ctx);
-    add_file(&l, ctx->internal, false);
+    add_internal(&l);
     parse_and_intern(&l, 0, 0);
     guess_members(&l);
     decide_members(&l);

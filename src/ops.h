@@ -15,6 +15,7 @@ enum kld_probe {
     KLD_PROBE_NONE, /* not of this format */
     KLD_PROBE_OBJECT,
     KLD_PROBE_SHARED,
+    KLD_PROBE_PROGRAM,     /* a linked program: for --just-symbols; else *why says why not */
     KLD_PROBE_UNSUPPORTED, /* of this format, but not linkable: *why says why */
 };
 
@@ -62,6 +63,10 @@ struct kld_format_ops {
 
     /* Once, when the target is known: the format's state, names that options bring in. */
     void (*begin)(struct kld_session *ctx);
+    /* -b binary: an object that holds the bytes, and symbols for their start, end and size made
+     * from the name. */
+    struct kld_bytes (*binary_object)(struct kld_session *ctx, const char *name,
+                                      struct kld_bytes bytes);
     /* Groups are decided (group.discarded): definitions inside discarded ones become references
      * (classes), and atoms are made of the sections that stay. In parallel. */
     void (*make_atoms)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);

@@ -58,11 +58,17 @@ static void put_array(struct kld_session *ctx, const char *name, int64_t tag, in
     put(ctx, size_tag, s->size);
 }
 
+/* The texts with colons between them, each once. */
 static char *join(struct kld_session *ctx, const kld_text_list *list)
 {
     char *text = kld_arena_printf(&ctx->arena, "%s", list->data[0]);
-    for (size_t i = 1; i < list->len; i++)
-        text = kld_arena_printf(&ctx->arena, "%s:%s", text, list->data[i]);
+    for (size_t i = 1; i < list->len; i++) {
+        bool again = false;
+        for (size_t k = 0; k < i; k++)
+            again |= strcmp(list->data[k], list->data[i]) == 0;
+        if (!again)
+            text = kld_arena_printf(&ctx->arena, "%s:%s", text, list->data[i]);
+    }
     return text;
 }
 

@@ -200,7 +200,7 @@ struct cursor {
 static void start_load(struct kld_session *ctx, struct cursor *at, struct kld_segment *seg,
                        uint64_t align)
 {
-    uint64_t page = elf_max_page(ctx);
+    uint64_t page = seg->align;
     if (ctx->options.omagic || ctx->options.nmagic) {
         at->addr = kld_align_up(at->addr, align);
         at->offset = kld_align_up(at->offset, align);
@@ -267,9 +267,25 @@ static void place_section(struct kld_session *ctx, struct cursor *at, struct kld
         at->offset = s->offset + s->size;
 }
 
+/* p_align of the segments: pages, or what the most strictly aligned section asks for. */
+static void align_loads(struct kld_session *ctx)
+{
+    struct kld_segment *seg = NULL;
+    for (uint32_t i = 0; i < ctx->norder; i++) {
+        struct kld_segment *next = load_starting_at(ctx, ctx->order[i]);
+        if (next) {
+            seg = next;
+            seg->align = elf_max_page(ctx);
+        }
+        if (seg && takes_memory(ctx->order[i]))
+            seg->align = KLD_MAX(seg->align, 1ull << ctx->order[i]->p2align);
+    }
+}
+
 static void assign_addresses(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
+    align_loads(ctx);
     struct cursor at = {.addr = elf->image_base};
     uint32_t i = 0;
     for (; i < ctx->norder && (ctx->order[i]->flags & KLD_ATOM_ALLOC); i++)

@@ -1,5 +1,6 @@
 /* elf_ops.c - ELF as the core sees it: the table of kld_format_ops, and the passes that only call
  * the files of this folder in order. */
+#include "formats/elf/elf_binary.h"
 #include "formats/elf/elf_compress.h"
 #include "formats/elf/elf_eh.h"
 #include "formats/elf/elf_gc.h"
@@ -169,6 +170,7 @@ const struct kld_format_ops kld_format_elf = {
     .name_at = elf_name_at,
     .same_library = same_library,
     .begin = elf_begin,
+    .binary_object = elf_binary_object,
     .make_atoms = elf_make_atoms,
     .combine = combine,
     .bind = elf_bind,

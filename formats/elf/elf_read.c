@@ -50,7 +50,7 @@ enum kld_probe elf_probe(struct kld_bytes bytes, const struct kld_arch_ops **arc
     if (eh->e_type == ET_DYN)
         return KLD_PROBE_SHARED;
     *why = "an ELF file that is neither a relocatable object nor a shared library";
-    return KLD_PROBE_UNSUPPORTED;
+    return eh->e_type == ET_EXEC ? KLD_PROBE_PROGRAM : KLD_PROBE_UNSUPPORTED;
 }
 
 struct kld_where elf_where(const struct kld_atom *atom, uint64_t offset)

@@ -124,7 +124,10 @@ static void define_linker_symbols(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
     for (size_t i = 0; i < KLD_COUNT(section_symbols); i++) {
-        struct kld_symbol *sym = elf_provide(ctx, section_symbols[i].name);
+        bool dynamic = strcmp(section_symbols[i].name, "_DYNAMIC") == 0;
+        struct kld_symbol *sym = dynamic && !elf->is_dynamic
+                                     ? NULL /* a static program has none: asks for it weakly */
+                                     : elf_provide(ctx, section_symbols[i].name);
         if (!sym)
             continue;
         hide(sym);
@@ -231,6 +234,30 @@ static void place_commons(struct kld_session *ctx)
 
 /* ---- shared libraries ---- */
 
+static bool names_library(const struct elf_shared *lib, const char *soname)
+{
+    for (size_t i = 0; i < lib->needed.len; i++)
+        if (strcmp(lib->needed.data[i], soname) == 0)
+            return true;
+    return false;
+}
+
+/* What a needed library leaves undefined makes the library needed that has it, unless it says so
+ * itself. True if some became so. */
+static bool need_for(struct kld_session *ctx, const struct elf_shared *lib)
+{
+    bool more = false;
+    for (uint32_t i = 0; i < lib->obj.base.nglobals; i++) {
+        const struct kld_symbol *sym = &ctx->symbols[lib->obj.base.ids[i]];
+        if (KLD_NAME_CLASS(lib->obj.base.classes[i]) != KLD_NAME_UNDEF ||
+            sym->kind != KLD_SYM_IMPORTED || sym->file->needed ||
+            names_library(lib, elf_shared(sym->file)->soname))
+            continue;
+        sym->file->needed = more = true;
+    }
+    return more;
+}
+
 /* Whether something asks for each library; symbols of those nobody needs are undefined again. */
 static void drop_unneeded(struct kld_session *ctx)
 {
@@ -242,6 +269,12 @@ static void drop_unneeded(struct kld_session *ctx)
     for (uint32_t f = 0; f < ctx->nfiles; f++)
         if (ctx->files[f]->kind == KLD_FILE_SHARED && !ctx->files[f]->as_needed)
             ctx->files[f]->needed = true;
+    for (bool more = true; more;) {
+        more = false;
+        for (uint32_t f = 0; f < ctx->nfiles; f++)
+            if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed)
+                more |= need_for(ctx, elf_shared(ctx->files[f]));
+    }
 }
 
 /* Whether every library that `lib` needs is part of the link, so that what it leaves undefined must
@@ -351,7 +384,10 @@ static void decide(struct kld_session *ctx, struct kld_worker *w, void *arg, siz
         struct kld_symbol *sym = &ctx->symbols[id];
         if (!sym->name)
             continue;
-        if (sym->kind == KLD_SYM_IMPORTED && !sym->file->needed) {
+        /* gABI: a symbol that is not of default visibility is defined in the output itself. */
+        bool elsewhere =
+            atomic_load_explicit(&sym->visibility, memory_order_relaxed) == KLD_VISIBILITY_DEFAULT;
+        if (sym->kind == KLD_SYM_IMPORTED && (!sym->file->needed || !elsewhere)) {
             sym->kind = KLD_SYM_UNDEFINED;
             sym->type = KLD_TYPE_NONE;
             sym->version = 0;

@@ -120,12 +120,27 @@ static const char *own_name(const struct kld_session *ctx)
     return slash ? slash + 1 : ctx->options.output;
 }
 
+static bool is_known(const struct elf_versions *v, struct kld_str name)
+{
+    for (size_t i = 2; i < v->defs.len; i++)
+        if (kld_str_eq(v->defs.data[i], name))
+            return true;
+    return false;
+}
+
 static void assign_one(struct kld_session *ctx, struct kld_demangler *demangler,
                        struct kld_symbol *sym)
 {
     struct elf_versions *v = elf_state(ctx)->versions;
     bool is_default;
     struct kld_str suffix = suffix_of(sym, &is_default);
+    if (suffix.len && elf_state(ctx)->is_shared && !is_known(v, suffix)) {
+        kld_error(ctx, "undefined-version",
+                  &(struct kld_where){.file = sym->file, .symbol = sym->name},
+                  "version '%.*s' of symbol '%.*s' is in no version script", KLD_FMT(suffix),
+                  KLD_FMT(elf_dynamic_name(sym)));
+        return;
+    }
     if (suffix.len) {
         sym->version = (uint16_t)(def_index(ctx, suffix) | (is_default ? 0 : HIDDEN_VERSION));
         return;
@@ -340,6 +355,19 @@ static void make_verdef(struct kld_session *ctx)
     }
 }
 
+/* glibc refuses DT_RELR without a dependency on this version, so that older ones refuse it too. */
+static void need_relr(struct kld_session *ctx)
+{
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        struct elf_shared *lib = elf_shared(ctx->files[f]);
+        if (ctx->files[f]->kind != KLD_FILE_SHARED || !ctx->files[f]->needed)
+            continue;
+        for (uint32_t k = 2; k < lib->nversions; k++)
+            if (kld_str_is(lib->versions[k], "GLIBC_ABI_DT_RELR"))
+                lib->need_index[k] = 1;
+    }
+}
+
 /* Marks the versions that .dynsym refers to, and numbers them behind our own. */
 static uint32_t number_needs(struct kld_session *ctx, uint32_t *nfiles)
 {
@@ -352,6 +380,8 @@ static uint32_t number_needs(struct kld_session *ctx, uint32_t *nfiles)
         if (sym->version >= 2 && sym->version < lib->nversions)
             lib->need_index[sym->version] = 1;
     }
+    if (ctx->options.z_pack_relative_relocs)
+        need_relr(ctx);
     uint32_t next = KLD_MAX(2u, elf_verdef_count(ctx) + 1), total = 0;
     *nfiles = 0;
     for (uint32_t f = 0; f < ctx->nfiles; f++) {
