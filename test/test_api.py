@@ -131,3 +131,20 @@ def test_case(program, folder, stem, case):
     done = subprocess.run([program(stem), case], cwd=folder, capture_output=True, text=True,
                           timeout=TIMEOUT, env=env)
     assert done.returncode == 0, f'status {done.returncode}\n{done.stdout}{done.stderr}'
+
+
+def test_example(folder, tmp_path):
+    """examples/link_twice.c: two programs out of one process."""
+    run(tmp_path, 'gcc', '-std=c11', '-D_POSIX_C_SOURCE=200809L', '-Wall', '-Wextra', '-Werror',
+        *CFLAGS, '-I', str(REPO / 'include'), '-o', 'link_twice',
+        str(REPO / 'examples' / 'link_twice.c'), LIB, *LIBS)
+    run(folder, tmp_path / 'link_twice', tmp_path / 'full', tmp_path / 'small', 'a.o', 'b.o')
+    run(tmp_path, './full')
+    run(tmp_path, './small')
+    assert b'b_value' in (tmp_path / 'full').read_bytes()
+    assert b'b_value' not in (tmp_path / 'small').read_bytes()
+    failed = subprocess.run([tmp_path / 'link_twice', 'x', 'y', 'bad.o'], cwd=folder, text=True,
+                            capture_output=True, timeout=TIMEOUT)
+    assert failed.returncode == 1
+    assert 'x: error [undefined-symbol]: undefined symbol: gone' in failed.stderr
+    assert not (folder / 'x').exists()

@@ -62,7 +62,9 @@ static void put_small(const struct place *f, uint64_t value, unsigned bits, bool
 
 static enum x64_class class_of(const struct place *f)
 {
-    return x64_classify(f->ctx, f->obj, f->r_sym);
+    /* To scan too, what is undefined is 0 once it has been reported (or may be: an option). */
+    enum x64_class class = x64_classify(f->ctx, f->obj, f->r_sym);
+    return class == X64_UNDEFINED ? X64_CONSTANT : class;
 }
 
 /* The target's symbol: of a local one only if scan made it. */

@@ -123,6 +123,8 @@ enum x64_load x64_load(const struct kld_session *ctx, const struct elf_object *o
 {
     const struct elf_link *elf = elf_state(ctx);
     uint32_t r_sym = ELF64_R_SYM(rel->r_info);
+    if (class == X64_UNDEFINED)
+        class = X64_CONSTANT; /* 0, as for scan */
     if (!ctx->options.relax || elf->no_gotpcrelx || rel->r_addend != -4 ||
         (class != X64_LOCAL && class != X64_CONSTANT) ||
         ELF64_ST_TYPE(obj->syms[r_sym].st_info) == STT_SECTION)
