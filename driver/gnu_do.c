@@ -87,8 +87,8 @@ static void do_pop(struct kld_gnu *gnu)
     gnu->pushed = gnu->pushed->next;
 }
 
-/* Groups change nothing: an archive is searched for whatever is missing, wherever it stands. They
- * only have to be well-formed. */
+/* Groups change nothing but what --warn-backrefs says: an archive is searched for whatever is
+ * missing, wherever it stands. They have to be well-formed. */
 static void do_group(struct kld_gnu *gnu, struct kld_gnu_use use)
 {
     if (use.row->action == KLD_DO_GROUP_START)
@@ -97,6 +97,7 @@ static void do_group(struct kld_gnu *gnu, struct kld_gnu_use use)
         gnu->groups--;
     else
         kld_gnu_error(gnu, "bad-option", "%s: no group has begun", use.spelled);
+    set_flag(gnu, KLD_INPUT_GROUP, gnu->groups > 0);
 }
 
 static void do_lib(struct kld_gnu *gnu, struct kld_gnu_use use)

@@ -84,6 +84,7 @@ static struct kld_file *new_file(struct loader *l, const struct kld_input_file *
     file->bytes = bytes;
     file->position = from->position;
     file->as_needed = from->flags & KLD_INPUT_AS_NEEDED;
+    file->in_group = from->flags & KLD_INPUT_GROUP;
     file->just_symbols = from->flags & KLD_INPUT_JUST_SYMBOLS;
     file->by_library_name = from->flags & KLD_INPUT_LIBRARY;
     file->exclude_libs = from->exclude_libs && member;
@@ -501,6 +502,20 @@ static void meet_lazy(struct loader *l, kld_symid id, struct lazy_member *m)
         l->lazy[id] = m;
 }
 
+/* --warn-backrefs: a linker that goes through archives once would not find the member. */
+static void warn_backref(struct loader *l, const struct kld_file *file, uint32_t k,
+                         const struct lazy_member *m)
+{
+    const struct kld_input_file *from = m->archive ? &m->archive->from : NULL;
+    if (!l->ctx->options.warn_backrefs || !from || file->kind != KLD_FILE_OBJECT ||
+        from->position >= file->position || m->extracted ||
+        (file->in_group && (from->flags & KLD_INPUT_GROUP)))
+        return;
+    kld_warning(l->ctx, "backref", &(struct kld_where){.file = file},
+                "backward reference detected: %.*s is defined in %s, which comes before",
+                KLD_FMT(file->format->name_at(file, k)), from->path);
+}
+
 /* A live file's names join. */
 static void join(struct loader *l, struct kld_file *file)
 {
@@ -521,8 +536,10 @@ static void join(struct loader *l, struct kld_file *file)
             l->seen[id] |= SEEN_UNDEF;
         if ((class == KLD_NAME_UNDEF && !(l->seen[id] & (SEEN_DEF | SEEN_COMMON))) ||
             (class == KLD_NAME_COMMON && !(l->seen[id] & SEEN_DEF)))
-            if (l->lazy[id])
+            if (l->lazy[id]) {
+                warn_backref(l, file, k, l->lazy[id]);
                 meet_lazy(l, id, l->lazy[id]);
+            }
     }
 }
 

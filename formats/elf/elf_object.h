@@ -44,6 +44,7 @@ struct elf_object {
     bool has_versions; /* some name holds an '@' */
     bool execstack;    /* its .note.GNU-stack asks for an executable stack, or it has none */
     bool has_gnu_stack;
+    bool has_warnings; /* .gnu.warning.SYMBOL sections: elf_warning.c */
     bool has_common;
     uint32_t property_section; /* .note.gnu.property, or 0 */
     uint32_t addrsig_section;  /* .llvm_addrsig, or 0 */

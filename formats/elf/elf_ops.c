@@ -40,6 +40,10 @@ void elf_begin(struct kld_session *ctx)
                   : o->z_force_bti ? "-z force-bti"
                                    : "--execute-only",
                   ctx->arch->name);
+    if (o->orphan_handling != KLD_ORPHAN_PLACE)
+        kld_error(ctx, "bad-option", NULL,
+                  "--orphan-handling is not supported: without a linker script every section is "
+                  "placed by its name");
     ctx->executable = !elf->is_relocatable;
     ctx->internal = elf_new_file(ctx, &ctx->arena, KLD_FILE_INTERNAL);
     ctx->internal->format = ctx->format;

@@ -489,7 +489,11 @@ static bool take_special(struct kld_session *ctx, struct elf_object *obj, uint32
     }
     if (ctx->options.strip != KLD_STRIP_NONE && elf_is_debug_name(name))
         return true;
-    return kld_str_starts(name, ".gnu.warning.");
+    if (kld_str_starts(name, ".gnu.warning.")) {
+        obj->has_warnings = true;
+        return true;
+    }
+    return false;
 }
 
 static bool has_atom(struct kld_session *ctx, struct elf_object *obj, uint32_t i)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include "formats/elf/elf_arch.h"
 #include "formats/elf/elf_version.h"
+#include "formats/elf/elf_warning.h"
 #include "src/assign.h"
 #include "src/layout.h"
 #include "src/resolve.h"
@@ -437,6 +438,7 @@ void elf_bind_all(struct kld_session *ctx)
     define_linker_symbols(ctx);
     kld_assign_bind(ctx);
     elf_versions_assign(ctx);
+    elf_warn_of_symbols(ctx);
     check_libraries(ctx); /* while what unneeded libraries define still counts */
     kld_parallel_for(ctx, (ctx->nsymbols + ELF_SYMBOL_BLOCK - 1) / ELF_SYMBOL_BLOCK, 1, decide,
                      NULL);

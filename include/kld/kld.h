@@ -91,6 +91,7 @@ enum {
     KLD_INPUT_LAZY = 1 << 4,          /* --start-lib: an object taken as an archive member is */
     KLD_INPUT_BINARY = 1 << 5,        /* -b binary */
     KLD_INPUT_JUST_SYMBOLS = 1 << 6,  /* --just-symbols */
+    KLD_INPUT_GROUP = 1 << 8,         /* --start-group: may refer back, for --warn-backrefs */
     KLD_INPUT_SCRIPT = 1 << 7,        /* -T: a linker script */
 };
 
