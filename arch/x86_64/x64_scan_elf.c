@@ -18,6 +18,15 @@ struct edge {
     enum x64_class class;
 };
 
+#define BIT(type) (1ull << (type))
+
+/* Types that need nothing when the target is local to the output: always, and at fixed
+ * addresses only. */
+#define EASY                                                                                       \
+    (BIT(R_X86_64_NONE) | BIT(R_X86_64_PC32) | BIT(R_X86_64_PLT32) | BIT(R_X86_64_PC64) |          \
+     BIT(R_X86_64_SIZE32) | BIT(R_X86_64_SIZE64))
+#define EASY_FIXED (BIT(R_X86_64_64) | BIT(R_X86_64_32) | BIT(R_X86_64_32S))
+
 /* ---- messages ---- */
 
 /* "relocation R_X86_64_PC32 against symbol 'foo' <problem>" */
@@ -38,9 +47,12 @@ static void reject_in_pic(const struct edge *e)
                   : "can not be used when making a PIE object; recompile with -fPIE");
 }
 
-/* Unwind and exception tables may describe functions of a COMDAT group that lost. */
+/* Unwind and exception tables may describe functions of a COMDAT group that lost: by address, not
+ * through slots, which nobody would fill. */
 static bool may_refer_to_discarded(const struct edge *e)
 {
+    if (!((EASY | EASY_FIXED) >> e->type & 1))
+        return false;
     if (e->atom->kind == KLD_ATOM_RECORDS)
         return true;
     struct kld_str name = elf_section_name(e->obj, e->atom->input_index);
@@ -374,21 +386,12 @@ static bool has_target(struct edge *e)
     if (e->class == X64_UNDEFINED) {
         struct kld_symbol *sym = elf_global(e->ctx, e->obj, e->r_sym);
         kld_undefined_reference(e->ctx, sym, e->atom, e->rel->r_offset);
-        e->class = X64_CONSTANT;
+        e->class = X64_CONSTANT; /* 0, if policy allows it */
     }
     return !is_tls_mismatch(e);
 }
 
 /* ---- the loop ---- */
-
-#define BIT(type) (1ull << (type))
-
-/* Types that need nothing when the target is local to the output: always, and at fixed
- * addresses only. */
-#define EASY                                                                                       \
-    (BIT(R_X86_64_NONE) | BIT(R_X86_64_PC32) | BIT(R_X86_64_PLT32) | BIT(R_X86_64_PC64) |          \
-     BIT(R_X86_64_SIZE32) | BIT(R_X86_64_SIZE64))
-#define EASY_FIXED (BIT(R_X86_64_64) | BIT(R_X86_64_32) | BIT(R_X86_64_32S))
 
 void x64_scan(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
               struct kld_atom *atom)

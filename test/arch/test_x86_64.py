@@ -381,6 +381,42 @@ def test_undefined_weak_through_the_got(t, flags):
         assert elf.word(value(elf, 'after') + s32(data, 3)) == 0
 
 
+def test_undefined_through_the_got(t):
+    """For those who link nevertheless: as if it were weak."""
+    elf = link(t, r'''
+        .globl start
+        start: mov foo@GOTPCREL(%rip), %rax
+        call *foo@GOTPCREL(%rip)
+        lea foo(%rip), %rax
+        mov x@gottpoff(%rip), %rax
+        .byte 0x66
+        lea x@tlsgd(%rip), %rdi
+        .value 0x6666
+        rex64
+        call __tls_get_addr@PLT
+        .section .tdata, "awT", @progbits
+        .quad 1
+        ''', *STATIC, '--unresolved-symbols=ignore-all')
+    assert code_at(elf, 'start', 7).hex() in ('48c7c000000000',) or elf.section('.got')
+
+
+@pytest.mark.parametrize('code', ['.long local@GOTPCREL', '.quad local@GOT'])
+def test_slot_of_a_discarded_symbol(t, code):
+    group = r'''
+        .section .text.f, "axG", @progbits, f, comdat
+        .weak f
+        f: ret
+        local: ret
+        '''
+    a = assemble(t, 'a.o', group + '.text\n.globl start\nstart: ret')
+    b = assemble(t, 'b.o', group + f'''
+        .section .gcc_except_table, "a"
+        .quad local
+        {code}
+        ''')
+    t.ld('app', *STATIC, '-e', 'start', a, b, ok=False).says('b.o', 'local', 'discarded')
+
+
 def test_constant_through_the_got(t):
     source = '.globl start\nstart: mov foo@GOTPCREL(%rip), %rax\nafter: ret'
     for number in 5, 0x7fffffff, 0x80000000, 0x123456789a:
