@@ -646,7 +646,7 @@ struct run {
 
 static inline void add_to_run(struct run *run, const uint8_t *from, size_t size, uint8_t *to)
 {
-    if (run->from + run->size == from && run->to + run->size == to) {
+    if (run->size && run->from + run->size == from && run->to + run->size == to) {
         run->size += size;
         return;
     }
