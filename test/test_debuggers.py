@@ -234,8 +234,6 @@ EXTRA = r'''
 def test_critics_find_no_more_than_with_bfd(t, dwarf):
     t.compiler, version = dwarf.split('-')
     flags = [f'-gdwarf-{version}', '-fPIC']
-    if dwarf == 'gcc-4':
-        flags += ['-O2']
     objects = [*compile_both(t, *flags, library_flags=flags),
                t.cxx('extra.o', EXTRA, '-g', *flags)]
     t.write('script', 'V1 { global: call; pick; exported_data; tls_data; local: *; };\n'
