@@ -7,7 +7,6 @@
  *
  * Sources: gABI (note sections), the documents of build ids in GNU ld, "Package Metadata for
  * Executable Files" of the UAPI group. */
-#define _DEFAULT_SOURCE
 #define XXH_INLINE_ALL
 #include <nettle/md5.h>
 #include <nettle/sha1.h>

@@ -3,9 +3,9 @@
  * The tables consist of parts, and each part of every table is an atom of its own, so that they
  * are written in parallel: for each file its local names; then for each file the global names
  * that have become local; then for each file the other global names that it defines; and at the
- * end of each kind those that no object defines. A part is never stored. The same walk decides what belongs to it when it is
- * counted and again when it is written; so little more than two numbers a file is kept, and
- * every walk goes through a file's own tables from front to back.
+ * end of each kind those that no object defines. A part is never stored. What belongs to it is decided once, a bit a
+ * symbol; then the same walk counts it and, later, writes each table, through a file's own tables
+ * from front to back.
  *
  * What is kept follows GNU ld: -s, -S, -x, -X, --retain-symbols-file; local names of mergeable
  * sections that begin with .L are dropped by default; a file that has no STT_FILE symbol gets one
@@ -15,6 +15,9 @@
 #include "formats/elf/elf_relocatable.h"
 #include "formats/elf/elf_symbols.h"
 #include "src/layout.h"
+
+/* In kld_file.classes, whose other bits are taken: how a global name of the file is kept. */
+enum { KEPT_HIDDEN = 1 << 6, KEPT_GLOBAL = 1 << 7 };
 
 enum kind {
     SECTIONS, /* one symbol for each output section */
@@ -28,7 +31,6 @@ enum kind {
 struct part {
     struct elf_object *obj; /* NULL: of table.rest */
     uint8_t kind;
-    bool gnu;       /* holds what only ELFOSABI_GNU has */
     uint32_t file;  /* index in ctx->files */
     uint32_t first; /* number of its first symbol */
     uint32_t count;
@@ -39,6 +41,8 @@ struct part {
 struct table {
     struct part *parts;
     uint32_t nparts;
+    uint64_t **kept;  /* by file: bits of its local symbols */
+    _Atomic bool gnu; /* there is something that only ELFOSABI_GNU has */
     uint64_t nsymbols, strtab_size;
     kld_symid *rest; /* symbols that no object defines */
     uint32_t nrest;
@@ -79,7 +83,6 @@ struct walk {
     uint64_t names_at; /* offset of the part in .strtab */
     uint32_t count;
     uint64_t size; /* of names */
-    bool gnu;
 };
 
 /* ---- one symbol ---- */
@@ -272,49 +275,59 @@ static bool find_local(const struct walk *w, const struct part *part, uint32_t s
     return place->atom;
 }
 
-static void put_local(struct walk *w, uint32_t i, const elf_sym *sym, struct kld_str name,
-                      const struct place *place)
+static struct kld_str local_name(const struct elf_object *obj, const elf_sym *sym)
+{
+    return kld_str((const char *)obj->strtab.ptr + sym->st_name);
+}
+
+static void put_local(struct walk *w, const struct part *part, uint32_t i)
 {
     elf_sym *out, scratch;
+    const elf_sym *sym = &part->obj->syms[i];
     if (w->local_numbers)
         w->local_numbers[i] = w->first + w->count;
-    w->gnu |= ELF64_ST_TYPE(sym->st_info) == STT_GNU_IFUNC;
-    if (put(w, name, &out, &scratch)) {
+    if (put(w, local_name(part->obj, sym), &out, &scratch)) {
+        struct place place;
+        find_local(w, part, elf_sym_section(part->obj, i), &place);
         out->st_info = sym->st_info;
         out->st_other = sym->st_other;
         out->st_size = sym->st_size;
-        set_place(w, out, place->section);
-        out->st_value = local_value(w, place->atom, sym);
+        set_place(w, out, place.section);
+        out->st_value = local_value(w, place.atom, sym);
     }
     w->count++;
+}
+
+static bool is_kept_local(const struct walk *w, const struct part *part, uint32_t i)
+{
+    const struct elf_object *obj = part->obj;
+    const elf_sym *sym = &obj->syms[i];
+    uint32_t shndx = elf_sym_section(obj, i);
+    struct place place;
+    if (ELF64_ST_TYPE(sym->st_info) == STT_SECTION || shndx == SHN_UNDEF)
+        return false;
+    bool needed = is_needed(w, part->file, i);
+    if (!needed && w->table->discard == KLD_DISCARD_ALL)
+        return false;
+    if (!find_local(w, part, shndx, &place))
+        return false;
+    return needed || !is_discarded_name(w, obj, shndx, local_name(obj, sym));
 }
 
 static void walk_locals(struct walk *w, const struct part *part)
 {
     const struct elf_object *obj = part->obj;
+    const uint64_t *kept = w->table->kept[part->file];
     bool has_file = w->table->discard == KLD_DISCARD_ALL;
-    if (w->table->discard == KLD_DISCARD_ALL && !w->table->needed)
-        return;
-    for (uint32_t i = 1; i < obj->first_global; i++) {
-        const elf_sym *sym = &obj->syms[i];
-        unsigned type = ELF64_ST_TYPE(sym->st_info);
-        uint32_t shndx = elf_sym_section(obj, i);
-        if (type == STT_SECTION || shndx == SHN_UNDEF)
-            continue;
-        bool needed = is_needed(w, part->file, i);
-        if (!needed && w->table->discard == KLD_DISCARD_ALL)
-            continue;
-        struct place place;
-        if (!find_local(w, part, shndx, &place))
-            continue;
-        struct kld_str name = kld_str((const char *)obj->strtab.ptr + sym->st_name);
-        if (!needed && is_discarded_name(w, obj, shndx, name))
-            continue;
-        if (type != STT_FILE && !has_file)
-            put_file_name(w, file_name(&obj->base));
-        has_file = true;
-        put_local(w, i, sym, name, &place);
-    }
+    for (uint32_t word = 0; kept && word <= obj->first_global / 64; word++)
+        for (uint64_t bits = kept[word]; bits; bits &= bits - 1) {
+            uint32_t i = word * 64 + (uint32_t)__builtin_ctzll(bits);
+            const elf_sym *sym = &obj->syms[i];
+            if (!has_file && ELF64_ST_TYPE(sym->st_info) != STT_FILE)
+                put_file_name(w, file_name(&obj->base));
+            has_file = true;
+            put_local(w, part, i);
+        }
 }
 
 /* ---- global symbols ---- */
@@ -416,7 +429,6 @@ static void put_global(struct walk *w, kld_symid id, struct kld_str name)
     const struct kld_symbol *sym = &w->ctx->symbols[id];
     if (w->global_numbers)
         w->global_numbers[id] = w->first + w->count;
-    w->gnu |= sym->unique || sym->type == KLD_TYPE_IFUNC;
     if (put(w, name, &out, &scratch)) {
         unsigned bind = symbol_bind(w->table, sym);
         out->st_info = (unsigned char)ELF64_ST_INFO(bind, symbol_type(sym));
@@ -429,18 +441,70 @@ static void put_global(struct walk *w, kld_symid id, struct kld_str name)
     w->count++;
 }
 
+static struct kld_str global_name(const struct elf_object *obj, uint32_t i)
+{
+    return kld_str((const char *)obj->strtab.ptr + obj->syms[obj->first_global + i].st_name);
+}
+
 static void walk_globals(struct walk *w, const struct part *part)
 {
     const struct elf_object *obj = part->obj;
-    for (uint32_t i = 0; i < obj->base.nglobals; i++) {
-        struct kld_symbol *sym = defined_by(w, obj, i);
-        if (!sym || becomes_local(w->table, sym) != (part->kind == HIDDEN))
+    uint8_t bit = part->kind == HIDDEN ? KEPT_HIDDEN : KEPT_GLOBAL;
+    for (uint32_t i = 0; i < obj->base.nglobals; i++)
+        if (obj->base.classes[i] & bit)
+            put_global(w, obj->base.ids[i], global_name(obj, i));
+}
+
+/* ---- deciding ---- */
+
+static bool is_gnu(const struct kld_symbol *sym)
+{
+    return is_definition(sym) && (sym->unique || sym->type == KLD_TYPE_IFUNC);
+}
+
+static void note_gnu(struct table *t)
+{
+    if (!atomic_load_explicit(&t->gnu, memory_order_relaxed))
+        atomic_store_explicit(&t->gnu, true, memory_order_relaxed);
+}
+
+static void decide_locals(struct kld_worker *worker, struct walk *w, struct table *t, uint32_t f)
+{
+    struct part part = {.obj = elf_object(w->ctx->files[f]), .file = f};
+    uint64_t *kept = NULL;
+    if (t->discard == KLD_DISCARD_ALL && !t->needed)
+        return;
+    for (uint32_t i = 1; i < part.obj->first_global; i++) {
+        if (!is_kept_local(w, &part, i))
             continue;
-        struct kld_str name =
-            kld_str((const char *)obj->strtab.ptr + obj->syms[obj->first_global + i].st_name);
-        if (is_kept_global(w, obj->base.ids[i], name))
-            put_global(w, obj->base.ids[i], name);
+        if (!kept)
+            kept = KLD_NEW_ARRAY(&worker->arena, uint64_t, part.obj->first_global / 64 + 1);
+        kept[i / 64] |= 1ull << i % 64;
+        if (ELF64_ST_TYPE(part.obj->syms[i].st_info) == STT_GNU_IFUNC)
+            note_gnu(t);
     }
+    t->kept[f] = kept;
+}
+
+static void decide_globals(struct walk *w, struct table *t, struct elf_object *obj)
+{
+    for (uint32_t i = 0; i < obj->base.nglobals; i++) {
+        const struct kld_symbol *sym = defined_by(w, obj, i);
+        if (!sym || (t->retains && !is_kept_global(w, obj->base.ids[i], global_name(obj, i))))
+            continue;
+        obj->base.classes[i] |= becomes_local(t, sym) ? KEPT_HIDDEN : KEPT_GLOBAL;
+        if (is_gnu(sym))
+            note_gnu(t);
+    }
+}
+
+static void decide_file(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t f)
+{
+    struct walk w = {.ctx = ctx, .table = arg};
+    if (ctx->files[f]->kind != KLD_FILE_OBJECT)
+        return;
+    decide_locals(worker, &w, arg, (uint32_t)f);
+    decide_globals(&w, arg, elf_object(ctx->files[f]));
 }
 
 /* ---- symbols that no object defines ---- */
@@ -647,6 +711,8 @@ static void count_rest(struct kld_session *ctx, struct kld_worker *worker, void 
             continue;
         if (r->table->rest)
             r->table->rest[n] = id;
+        if (is_gnu(&ctx->symbols[id]))
+            note_gnu(r->table);
         n++;
     }
     r->starts[block] = n;
@@ -676,7 +742,6 @@ static void count_part(struct kld_session *ctx, struct kld_worker *worker, void 
     walk_part(&w, &t->parts[i]);
     t->parts[i].count = w.count;
     t->parts[i].size = w.size;
-    t->parts[i].gnu = w.gnu;
 }
 
 static void list_files(struct kld_session *ctx, struct table *t, enum kind kind)
@@ -821,16 +886,12 @@ static bool keeps_undefined(const struct kld_session *ctx)
 }
 
 /* Some types and bindings mean what they mean only in a file of that ABI. */
-static void note_abi(struct kld_session *ctx, const struct table *t)
+static void note_abi(struct kld_session *ctx, struct table *t)
 {
     struct elf_link *elf = elf_state(ctx);
-    bool gnu = elf->uses_gnu_osabi;
-    for (uint32_t i = 0; i < t->nparts; i++)
-        gnu |= t->parts[i].gnu;
-    for (size_t i = 1; i < elf->dynsyms.len; i++) {
-        const struct kld_symbol *sym = elf->dynsyms.data[i];
-        gnu |= sym->kind == KLD_SYM_DEFINED && (sym->unique || sym->type == KLD_TYPE_IFUNC);
-    }
+    bool gnu = elf->uses_gnu_osabi || atomic_load(&t->gnu);
+    for (size_t i = 1; i < elf->dynsyms.len && !gnu; i++)
+        gnu = is_gnu(elf->dynsyms.data[i]);
     elf->uses_gnu_osabi = gnu;
 }
 
@@ -852,7 +913,9 @@ void elf_symtab_synth(struct kld_session *ctx)
         prepare_relocs(ctx, t);
     list_rest(ctx, t);
     list_parts(ctx, t);
-    kld_parallel_for(ctx, t->nparts, 4, count_part, t);
+    t->kept = KLD_NEW_ARRAY(&ctx->arena, uint64_t *, ctx->nfiles);
+    kld_parallel_for(ctx, ctx->nfiles, 4, decide_file, t);
+    kld_parallel_for(ctx, t->nparts, 16, count_part, t);
     drop_no_file(t);
     note_abi(ctx, t);
     uint32_t first_global = sum_parts(t);
