@@ -52,9 +52,6 @@ struct elf_object {
     KLD_VEC(struct kld_str) group_names;
     struct elf_eh *eh;             /* unwind records: elf_eh.h */
     struct elf_gc_links *gc_links; /* elf_gc.c */
-    /* Contributions to .symtab and .strtab: elf_symtab.c */
-    uint32_t symtab_locals, symtab_globals, symtab_first_local, symtab_first_global;
-    uint64_t strtab_size, strtab_offset;
     /* Dynamic relocations of its atoms: noted by scan (elf_need_dynrel), written by finish. */
     KLD_VEC(struct elf_dynrel) dynrels;
 };

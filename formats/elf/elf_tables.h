@@ -40,12 +40,11 @@ void elf_notes_synth(struct kld_session *ctx);
 /* format.seal */
 void elf_seal(struct kld_session *ctx, const uint8_t *hashes, size_t size);
 
-/* elf_symtab.c: .symtab, .symtab_shndx, .strtab. synth sizes them (exact), one generated atom for
- * each file's locals and each block of ELF_SYMBOL_BLOCK global ids; .shstrtab is elf_layout.c's.
- * Local symbols come first; sh_info and sh_link of the section are set. */
+/* elf_symtab.c: .symtab, .symtab_shndx, .strtab, each of several generated atoms of exact size;
+ * .shstrtab is elf_layout.c's. After the dynamic tables, before emitted relocations. */
 void elf_symtab_synth(struct kld_session *ctx);
 
-/* elf_relocatable.c: -r and --emit-relocs. */
+/* elf_relocatable.c: all of synth for -r; the last step for --emit-relocs. */
 void elf_relocatable_synth(struct kld_session *ctx);
 
 /* elf_layout.c: pseudo-sections for the headers. Called by elf_begin. */
