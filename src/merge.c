@@ -450,9 +450,9 @@ static void demote(const struct group *g, uint32_t position)
     g->inputs[lo].atom->pieces->list[position - g->inputs[lo].start].out &= ~LEADER;
 }
 
-/* Finds the piece's entry, or makes one, and notes it in *out. A piece is noted as the leader before
- * the table says so: the thread that finds it there may have to take that back. False if the table
- * must grow first. */
+/* Finds the piece's entry, or makes one, and notes it in *out. A piece is noted as the leader
+ * before the table says so: the thread that finds it there may have to take that back. False if
+ * the table must grow first. */
 static bool look_up(struct group *g, struct supply *supply, XXH128_hash_t hash, uint32_t position,
                     uint32_t *out)
 {
@@ -617,7 +617,7 @@ static void place_leaders(struct kld_session *ctx, struct kld_worker *worker, vo
     }
 }
 
-/* All pieces go where their leaders are; the list is complete, so that its directory can be made. */
+/* All pieces go where their leaders are; the list is complete now, and gets its directory. */
 static void place_pieces(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
 {
     (void)ctx, (void)worker;

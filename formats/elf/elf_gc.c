@@ -150,7 +150,7 @@ static void link_sections(struct kld_session *ctx, struct kld_worker *worker,
 
 /* ---- roots ---- */
 
-static bool is_c_identifier(const char *s)
+bool elf_is_c_identifier(const char *s)
 {
     for (const char *c = s; *c; c++) {
         bool letter = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || *c == '_';
@@ -171,7 +171,7 @@ static enum section_class classify(const struct kld_section *s)
     for (size_t i = 0; i < KLD_COUNT(kept); i++)
         if (kld_str_starts(kld_str(s->name), kept[i]))
             return ROOT;
-    return is_c_identifier(s->name) ? WALKED : ORDINARY;
+    return elf_is_c_identifier(s->name) ? WALKED : ORDINARY;
 }
 
 static struct kld_symbol *find_prefixed(struct kld_session *ctx, const char *prefix,

@@ -8,6 +8,9 @@
 bool elf_edge(const struct kld_session *ctx, const struct elf_object *obj, const elf_rela *rel,
               struct kld_edge *e);
 
+/* Names of sections that __start_ and __stop_ symbols may refer to. */
+bool elf_is_c_identifier(const char *s);
+
 /* The members of kld_format_ops of these names. */
 size_t elf_edges(struct kld_session *ctx, const struct kld_atom *atom, size_t *from,
                  struct kld_edge *out, size_t cap);

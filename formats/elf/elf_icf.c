@@ -28,23 +28,13 @@ struct icf {
     uint8_t *by_place; /* by output section: found by its place */
 };
 
-static bool is_c_identifier(const char *s)
-{
-    for (const char *c = s; *c; c++) {
-        bool letter = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || *c == '_';
-        if (!letter && !(c > s && *c >= '0' && *c <= '9'))
-            return false;
-    }
-    return *s != 0;
-}
-
 static bool found_by_place(const struct kld_section *s)
 {
     static const char *const names[] = {".ctors", ".dtors", ".fini", ".init", ".jcr"};
     for (size_t i = 0; i < KLD_COUNT(names); i++)
         if (kld_str_is(kld_str(s->name), names[i]))
             return true;
-    return s->type != SHT_PROGBITS || is_c_identifier(s->name);
+    return s->type != SHT_PROGBITS || elf_is_c_identifier(s->name);
 }
 
 /* ---- whose address means something ---- */
