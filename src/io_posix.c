@@ -3,6 +3,7 @@
 #include "src/session.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -113,6 +114,17 @@ static const char *real_path(struct kld_session *ctx, const char *path)
     return kld_arena_printf(kld_pool_arena(ctx), "%s%s", ctx->options.chroot, path);
 }
 
+/* A named fifo that nobody has opened for writing yet would read as empty. (Of a pipe that is known
+ * as /dev/fd/N the writer may have come and gone.) */
+static void wait_for_writer(const char *path, int fd)
+{
+    struct stat st;
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    if (lstat(path, &st) == 0 && S_ISFIFO(st.st_mode))
+        while (poll(&poll_fd, 1, -1) < 0 && errno == EINTR)
+            continue;
+}
+
 static bool open_file(struct kld_session *ctx, struct input_file *file)
 {
     if (ctx->host.open_file) {
@@ -126,9 +138,11 @@ static bool open_file(struct kld_session *ctx, struct input_file *file)
         return true;
     }
     /* O_NONBLOCK: looking at a fifo must not hang before it is known to be one. */
-    int fd = open(real_path(ctx, file->path), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    const char *path = real_path(ctx, file->path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
         return false;
+    wait_for_writer(path, fd);
     bool ok = read_file(&ctx->alloc, fd, file);
     int error = errno;
     close(fd);

@@ -23,6 +23,19 @@ def leftovers(folder):
     return [f for f in os.listdir(folder) if f.startswith('.kld')]
 
 
+def open_fifo(path):
+    """The writing end, once somebody reads."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            os.set_blocking(fd, True)
+            return open(fd, 'wb')
+        except OSError:
+            assert time.monotonic() < end, 'nobody reads'
+            time.sleep(0.01)
+
+
 def small_files():
     """As `ulimit -f`: what is written beyond a megabyte fails."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
@@ -97,8 +110,8 @@ def test_an_ignored_signal_stays_ignored(t):
     os.mkfifo(t.path / 'a.fifo')
     script = f'trap "" HUP INT; exec {KLD} -r a.fifo -o out'
     with subprocess.Popen(['sh', '-c', script], cwd=t.path) as linker:
-        with open(t.path / 'a.fifo', 'wb') as fifo:  # it is waiting to read
-            time.sleep(0.05)
+        time.sleep(0.05)
+        with open_fifo(t.path / 'a.fifo') as fifo:  # it is waiting to read
             linker.send_signal(signal.SIGINT)
             linker.send_signal(signal.SIGHUP)
             time.sleep(0.05)
@@ -148,7 +161,7 @@ def test_an_input_that_shrinks(t):
     os.mkfifo(t.path / 'b.o')
     with subprocess.Popen([KLD, '-r', 'a.o', 'b.o', '-o', 'out'], cwd=t.path, text=True,
                           stderr=subprocess.PIPE) as linker:
-        with open(t.path / 'b.o', 'wb') as fifo:  # a.o has been mapped by now
+        with open_fifo(t.path / 'b.o') as fifo:  # a.o has been mapped by now
             time.sleep(0.1)
             os.truncate(t.path / 'a.o', 100)
             fifo.write(b'')
