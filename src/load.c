@@ -448,8 +448,10 @@ static void guess_members(struct loader *l)
         if (l->parse_queue.len > end)
             parse_and_intern(l, end, l->archives.len);
     }
-    memset(l->seen, 0, l->limit);
-    memset(l->lazy, 0, l->limit * sizeof(*l->lazy));
+    if (l->limit) {
+        memset(l->seen, 0, l->limit);
+        memset(l->lazy, 0, l->limit * sizeof(*l->lazy));
+    }
     for (size_t i = 0; i < l->forced.len; i++)
         l->seen[l->forced.data[i]] = SEEN_UNDEF;
 }

@@ -79,6 +79,8 @@ struct kld_format_ops {
     /* The atom in which the file defines its name number i, or NULL, and the offset there. */
     const struct kld_atom *(*definition)(const struct kld_file *file, uint32_t i,
                                          uint64_t *offset);
+    /* Whether that definition is a plain number, and which. */
+    bool (*is_absolute)(const struct kld_file *file, uint32_t i, uint64_t *value);
     /* Once, after all files are bound: linker-defined symbols, COMMON, versions, exports. */
     void (*bind_all)(struct kld_session *ctx);
 

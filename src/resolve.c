@@ -132,6 +132,15 @@ static void report_duplicate(struct kld_session *ctx, const struct kld_file *fil
     kld_report_duplicate(ctx, sym, &first, &second);
 }
 
+/* Two absolute definitions that agree do not clash. */
+static bool same_number(const struct kld_session *ctx, const struct kld_file *file, uint32_t i,
+                        const struct kld_symbol *sym)
+{
+    uint64_t value;
+    return sym->kind == KLD_SYM_ABSOLUTE && ctx->format->is_absolute(file, i, &value) &&
+           value == sym->value;
+}
+
 /* Runs after bind, so that sym->file names the winner. */
 static void find_duplicates(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
@@ -145,7 +154,8 @@ static void find_duplicates(struct kld_session *ctx, struct kld_worker *w, void 
         kld_symid id = file->ids[n];
         uint64_t best = atomic_load_explicit(&ctx->resolver->best[id], memory_order_relaxed);
         bool assigned = (best >> 32 & 0xfffffff) == ctx->internal->index; /* overrides */
-        if (best != make_key(RANK_STRONG, file, n) && best >> 60 == RANK_STRONG && !assigned)
+        if (best != make_key(RANK_STRONG, file, n) && best >> 60 == RANK_STRONG && !assigned &&
+            !same_number(ctx, file, n, &ctx->symbols[id]))
             report_duplicate(ctx, file, n, &ctx->symbols[id]);
     }
 }

@@ -403,6 +403,13 @@ static bool is_pc_relative(const struct elf_arch_ops *arch, const elf_rela *rel)
     return type == arch->r_none || (type < arch->ninfo && arch->info[type].pc_relative);
 }
 
+/* Bytes that the relocation writes; scan reports types that there are not. */
+static uint32_t width_of(const struct elf_arch_ops *arch, const elf_rela *rel)
+{
+    uint32_t type = ELF64_R_TYPE(rel->r_info);
+    return type < arch->ninfo ? arch->info[type].width : 0;
+}
+
 /* A distance to something in the same object needs nothing: most relocations of the table. */
 static bool needs_nothing(const struct elf_arch_ops *arch, const struct elf_object *obj,
                           const elf_rela *rel)
@@ -488,13 +495,18 @@ static void scan_batch(struct kld_session *ctx, struct kld_worker *worker, struc
     }
 }
 
-static void scan_rels(struct batch *b, const struct elf_eh_section *s, uint32_t rel, uint32_t n)
+/* Relocations of one record, which ends at `end`: they are applied to a copy of it alone. */
+static void scan_rels(struct batch *b, const struct elf_eh_section *s, uint32_t rel, uint32_t n,
+                      uint64_t end)
 {
     const struct elf_arch_ops *arch = elf_state(b->ctx)->arch;
     for (; n; n--, rel++)
         if (ELF64_R_SYM(s->relas[rel].r_info) >= b->obj->nsyms)
             bad_record(b->ctx, s->atom, s->relas[rel].r_offset,
                        "relocation: symbol index out of range");
+        else if (s->relas[rel].r_offset + width_of(arch, &s->relas[rel]) > end)
+            bad_record(b->ctx, s->atom, s->relas[rel].r_offset,
+                       "relocation reaches past the end of its record");
         else if (!needs_nothing(arch, b->obj, &s->relas[rel]))
             batch_add(b, &s->relas[rel], 0, 0);
 }
@@ -512,11 +524,13 @@ static bool scan_in_batches(struct kld_session *ctx, struct kld_worker *worker,
                       .arg = &noted};
     for (uint32_t i = 0; i < s->ncies; i++)
         if (s->cies[i].live)
-            scan_rels(&b, s, s->cies[i].rel, s->cies[i].nrel);
+            scan_rels(&b, s, s->cies[i].rel, s->cies[i].nrel,
+                      (uint64_t)s->cies[i].offset + s->cies[i].size);
     for (uint32_t i = 0; i < s->nfdes; i++)
         if (is_live(obj, &s->fdes[i])) {
             struct record r = record_at(s, s->fdes[i].offset);
-            scan_rels(&b, s, s->fdes[i].rel, rels_of(s, &r, s->fdes[i].rel));
+            scan_rels(&b, s, s->fdes[i].rel, rels_of(s, &r, s->fdes[i].rel),
+                      (uint64_t)r.offset + r.size);
         }
     batch_flush(&b);
     return !noted;

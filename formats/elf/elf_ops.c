@@ -179,6 +179,7 @@ const struct kld_format_ops kld_format_elf = {
     .combine = combine,
     .bind = elf_bind,
     .definition = elf_definition,
+    .is_absolute = elf_is_absolute,
     .bind_all = elf_bind_all,
     .anchor = anchor,
     .symbol_address = elf_symbol_address,

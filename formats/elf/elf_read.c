@@ -743,6 +743,14 @@ const struct kld_atom *elf_definition(const struct kld_file *file, uint32_t i, u
     return elf_section_atom(obj, elf_sym_section(obj, n));
 }
 
+bool elf_is_absolute(const struct kld_file *file, uint32_t i, uint64_t *value)
+{
+    const struct elf_object *obj = elf_object(file);
+    uint32_t n = obj->first_global + i;
+    *value = obj->syms[n].st_value;
+    return elf_sym_section(obj, n) == ELF_RESERVED(SHN_ABS);
+}
+
 /* ---- symbols of local names that need slots ---- */
 
 struct kld_symbol *elf_local_symbol(const struct elf_object *obj, uint32_t i)

@@ -741,3 +741,11 @@ def test_library_named_twice_by_different_paths(t):
     shared(t, 'libs.so', 'int b(void) { return 1; }', '-Wl,-soname,libs.so.1')
     t.link('app', m, './libs.so', 'libs.so', '-L.', '-ls')
     assert [n for n in t.elf('app').needed if 'libs' in n] == ['libs.so.1']
+
+
+def test_equal_absolute_definitions_agree(t):
+    x, same, other = [t.asm(name, f'.globl x\nx = {value}\n.section .note.GNU-stack\n')
+                      for name, value in (('x.o', 5), ('same.o', 5), ('other.o', 6))]
+    m = t.asm('m.o', '.globl _start\n_start: mov $x, %eax\n.section .note.GNU-stack\n')
+    t.ld('app', m, x, same)
+    t.ld('app', m, x, other, ok=False).says('x')
