@@ -199,7 +199,7 @@ struct kld_file {
     bool broken;          /* an error was reported; contents are not to be trusted */
     bool as_needed;       /* shared: only if something needs it */
     bool needed;          /* shared: something does */
-    bool in_group;     /* of --start-group */
+    bool in_group;        /* of --start-group */
     bool by_library_name; /* -lfoo, not a path */
     bool just_symbols;    /* symbols only, no contents */
     bool lazy;            /* an object between --start-lib and --end-lib, or an archive member */

@@ -77,8 +77,7 @@ struct kld_format_ops {
      * (kld_resolve_won). In parallel. */
     void (*bind)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
     /* The atom in which the file defines its name number i, or NULL, and the offset there. */
-    const struct kld_atom *(*definition)(const struct kld_file *file, uint32_t i,
-                                         uint64_t *offset);
+    const struct kld_atom *(*definition)(const struct kld_file *file, uint32_t i, uint64_t *offset);
     /* Whether that definition is a plain number, and which. */
     bool (*is_absolute)(const struct kld_file *file, uint32_t i, uint64_t *value);
     /* Once, after all files are bound: linker-defined symbols, COMMON, versions, exports. */

@@ -8,8 +8,8 @@
 
 /* One row a relocation number: what generic code may know of it. */
 struct elf_reloc_info {
-    const char *name; /* "R_X86_64_PC32"; NULL: no such relocation */
-    uint8_t width;    /* bytes written; 0: none */
+    const char *name;   /* "R_X86_64_PC32"; NULL: no such relocation */
+    uint8_t width;      /* bytes written; 0: none */
     bool pc_relative;   /* S + A - P: needs nothing if the target is local to the output */
     bool address_taken; /* the target's address becomes data, not just a branch: for icf */
 };

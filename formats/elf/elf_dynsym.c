@@ -112,7 +112,8 @@ static bool is_canonical(const struct kld_symbol *sym)
 
 static bool is_reference(const struct kld_symbol *sym)
 {
-    return sym->imported && !is_canonical(sym) && (sym->aux || kld_symbol_has(sym, KLD_SYM_NEED_DYNSYM));
+    return sym->imported && !is_canonical(sym) &&
+           (sym->aux || kld_symbol_has(sym, KLD_SYM_NEED_DYNSYM));
 }
 
 static bool is_export(const struct kld_symbol *sym)

@@ -43,16 +43,16 @@ typedef enum kld_severity {
 
 /* One diagnostic. Strings are valid only during the callback; those that do not apply are NULL. */
 typedef struct kld_message {
-    size_t size;           /* sizeof of this struct as the library knows it */
+    size_t size; /* sizeof of this struct as the library knows it */
     kld_severity severity;
-    const char *id;        /* stable, e.g. "undefined-symbol" */
-    const char *file;      /* path of the input */
-    const char *member;    /* archive member */
-    const char *section;   /* section name */
-    const char *symbol;    /* the symbol's name as it is in the object (not demangled) */
-    uint64_t offset;       /* bytes into the section, if has_offset; else into the file or a line */
+    const char *id;      /* stable, e.g. "undefined-symbol" */
+    const char *file;    /* path of the input */
+    const char *member;  /* archive member */
+    const char *section; /* section name */
+    const char *symbol;  /* the symbol's name as it is in the object (not demangled) */
+    uint64_t offset;     /* bytes into the section, if has_offset; else into the file or a line */
     bool has_offset;
-    const char *text;      /* the whole message for people, without "kld: error: " */
+    const char *text; /* the whole message for people, without "kld: error: " */
 } kld_message;
 
 /* What the session needs of its surroundings. Zero-initialise, set size, fill in what you want;
