@@ -28,7 +28,7 @@ static uint32_t gnu_hash(struct kld_str name)
     return h;
 }
 
-static uint32_t sysv_hash(struct kld_str name)
+uint32_t elf_sysv_hash(struct kld_str name)
 {
     uint32_t h = 0;
     for (size_t i = 0; i < name.len; i++) {
@@ -185,17 +185,7 @@ static void number_symbols(struct kld_session *ctx)
     for (uint32_t i = 1; i < elf->dynsyms.len; i++) {
         struct kld_symbol *sym = elf->dynsyms.data[i];
         d->name_offsets[i] = elf_dynstr_add(ctx, elf_dynamic_name(sym));
-        if (!sym->aux) {
-            sym->aux = (uint32_t)elf->aux.len;
-            *kld_vec_push(&ctx->arena, &elf->aux) = (struct elf_aux){.got = ELF_NONE,
-                                                                     .gottp = ELF_NONE,
-                                                                     .tlsgd = ELF_NONE,
-                                                                     .tlsdesc = ELF_NONE,
-                                                                     .plt = ELF_NONE,
-                                                                     .plt_got = ELF_NONE,
-                                                                     .iplt = ELF_NONE};
-        }
-        elf->aux.data[sym->aux].dynsym = i;
+        elf_make_aux(ctx, sym)->dynsym = i;
     }
 }
 
@@ -301,7 +291,7 @@ static void write_hash(struct kld_session *ctx, struct kld_worker *w, const stru
     kld_put32(out + 4, n);
     uint8_t *buckets = out + 8, *chain = buckets + 4ull * n;
     for (uint32_t i = 1; i < n; i++) {
-        uint32_t h = sysv_hash(elf_dynamic_name(elf->dynsyms.data[i])) % n;
+        uint32_t h = elf_sysv_hash(elf_dynamic_name(elf->dynsyms.data[i])) % n;
         kld_put32(chain + 4ull * i, kld_get32(buckets + 4ull * h));
         kld_put32(buckets + 4ull * h, i);
     }

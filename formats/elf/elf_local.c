@@ -1,18 +1,5 @@
 #include "formats/elf/elf_local.h"
 
-static uint8_t type_of(unsigned type)
-{
-    switch (type) {
-    case STT_OBJECT: return KLD_TYPE_OBJECT;
-    case STT_FUNC: return KLD_TYPE_FUNCTION;
-    case STT_TLS: return KLD_TYPE_TLS;
-    case STT_GNU_IFUNC: return KLD_TYPE_IFUNC;
-    case STT_SECTION: return KLD_TYPE_SECTION;
-    case STT_FILE: return KLD_TYPE_FILE;
-    default: return KLD_TYPE_NONE;
-    }
-}
-
 bool elf_local(const struct kld_file *file, uint32_t i, struct kld_local *out)
 {
     const struct elf_object *obj = elf_object(file);
@@ -24,7 +11,7 @@ bool elf_local(const struct kld_file *file, uint32_t i, struct kld_local *out)
         .atom = shndx ? elf_section_atom(obj, shndx) : NULL,
         .value = sym->st_value,
         .size = sym->st_size,
-        .type = type_of(ELF64_ST_TYPE(sym->st_info)),
+        .type = elf_symbol_type(ELF64_ST_TYPE(sym->st_info)),
     };
     kld_bytes_string(obj->strtab, sym->st_name, &out->name);
     return true;

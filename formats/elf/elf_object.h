@@ -189,6 +189,8 @@ void elf_parse_shared(struct kld_session *ctx, struct kld_worker *worker, struct
 struct kld_str elf_name_at(const struct kld_file *file, uint32_t i);
 void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
 void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+/* enum kld_symbol_type of an STT_ number. */
+uint8_t elf_symbol_type(unsigned type);
 bool elf_is_absolute(const struct kld_file *file, uint32_t i, uint64_t *value);
 const struct kld_atom *elf_definition(const struct kld_file *file, uint32_t i, uint64_t *offset);
 enum kld_probe elf_probe(struct kld_bytes bytes, const struct kld_arch_ops **arch,

@@ -26,14 +26,7 @@ void elf_begin(struct kld_session *ctx)
                       : elf->is_pic || elf->is_relocatable ? 0
                                                            : ctx->arch->image_base;
     elf->tlsld = ELF_NONE;
-    *kld_vec_push(&ctx->arena, &elf->aux) = (struct elf_aux){.got = ELF_NONE,
-                                                             .gottp = ELF_NONE,
-                                                             .tlsgd = ELF_NONE,
-                                                             .tlsdesc = ELF_NONE,
-                                                             .plt = ELF_NONE,
-                                                             .plt_got = ELF_NONE,
-                                                             .dynsym = ELF_NONE,
-                                                             .iplt = ELF_NONE};
+    elf_add_aux(ctx); /* number 0 is no slots */
     if (o->z_pac_plt || o->z_force_bti || o->execute_only)
         kld_error(ctx, "bad-option", NULL, "%s is not supported on %s",
                   o->z_pac_plt     ? "-z pac-plt"

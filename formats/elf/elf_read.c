@@ -665,7 +665,7 @@ void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct k
 
 /* ---- binding ---- */
 
-static uint8_t symbol_type(unsigned type)
+uint8_t elf_symbol_type(unsigned type)
 {
     switch (type) {
     case STT_OBJECT:
@@ -683,7 +683,7 @@ static void bind_object_symbol(const struct elf_object *obj, uint32_t i, struct 
 {
     const elf_sym *sym = &obj->syms[i];
     uint32_t shndx = elf_sym_section(obj, i);
-    out->type = symbol_type(ELF64_ST_TYPE(sym->st_info));
+    out->type = elf_symbol_type(ELF64_ST_TYPE(sym->st_info));
     out->size = sym->st_size;
     out->value = sym->st_value;
     out->weak = ELF64_ST_BIND(sym->st_info) == STB_WEAK;
@@ -701,7 +701,7 @@ static void bind_shared_symbol(struct elf_shared *lib, uint32_t i, struct kld_sy
 {
     const elf_sym *sym = &lib->obj.syms[i];
     out->kind = KLD_SYM_IMPORTED;
-    out->type = symbol_type(ELF64_ST_TYPE(sym->st_info));
+    out->type = elf_symbol_type(ELF64_ST_TYPE(sym->st_info));
     if (out->type == KLD_TYPE_IFUNC)
         out->type = KLD_TYPE_FUNCTION; /* resolved by the loader: an ordinary function to us */
     out->size = sym->st_size;

@@ -25,21 +25,19 @@ struct kld_atom *elf_make(struct kld_session *ctx, enum elf_synth which, const c
 
 /* ---- giving out slots ---- */
 
-static struct elf_aux *aux_of(struct kld_session *ctx, struct kld_symbol *sym)
+uint32_t elf_add_aux(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
-    if (!sym->aux) {
-        sym->aux = (uint32_t)elf->aux.len;
-        *kld_vec_push(&ctx->arena, &elf->aux) = (struct elf_aux){.got = ELF_NONE,
-                                                                 .gottp = ELF_NONE,
-                                                                 .tlsgd = ELF_NONE,
-                                                                 .tlsdesc = ELF_NONE,
-                                                                 .plt = ELF_NONE,
-                                                                 .plt_got = ELF_NONE,
-                                                                 .dynsym = ELF_NONE,
-                                                                 .iplt = ELF_NONE};
-    }
-    return &elf->aux.data[sym->aux];
+    struct elf_aux *aux = kld_vec_push(&ctx->arena, &elf->aux);
+    memset(aux, 0xff, sizeof(*aux)); /* every slot is ELF_NONE */
+    return (uint32_t)elf->aux.len - 1;
+}
+
+struct elf_aux *elf_make_aux(struct kld_session *ctx, struct kld_symbol *sym)
+{
+    if (!sym->aux)
+        sym->aux = elf_add_aux(ctx);
+    return &elf_state(ctx)->aux.data[sym->aux];
 }
 
 static uint32_t got_entry(struct kld_session *ctx, struct kld_symbol *sym, enum elf_got_kind kind,
@@ -78,7 +76,7 @@ static void give_plt(struct kld_session *ctx, struct kld_symbol *sym, struct elf
 static void give_slots(struct kld_session *ctx, struct kld_symbol *sym)
 {
     uint16_t flags = atomic_load_explicit(&sym->flags, memory_order_relaxed);
-    struct elf_aux *aux = aux_of(ctx, sym);
+    struct elf_aux *aux = elf_make_aux(ctx, sym);
     if (flags & KLD_SYM_NEED_GOT)
         aux->got = got_entry(ctx, sym, ELF_GOT_ADDRESS, 1);
     if (flags & KLD_SYM_NEED_GOTTP)
@@ -132,7 +130,7 @@ static void copy_alias(struct kld_session *ctx, struct kld_symbol *sym, struct k
     sym->imported = false;
     sym->preemptible = false;
     kld_symbol_flag(sym, KLD_SYM_NEED_DYNSYM);
-    aux_of(ctx, sym);
+    elf_make_aux(ctx, sym);
 }
 
 /* The variable moves into this program's .bss; every name that the library has for it moves

@@ -13,6 +13,10 @@ struct kld_atom *elf_make(struct kld_session *ctx, enum elf_synth which, const c
                           uint32_t type, uint64_t flags, uint64_t entsize, uint8_t p2align,
                           uint64_t size);
 
+/* elf_slots.c: the slots of a symbol, made (all ELF_NONE) if it has none yet; and a new set. */
+struct elf_aux *elf_make_aux(struct kld_session *ctx, struct kld_symbol *sym);
+uint32_t elf_add_aux(struct kld_session *ctx);
+
 /* elf_slots.c: GOT, PLT, copy relocations */
 void elf_slots_synth(struct kld_session *ctx);
 
@@ -23,6 +27,9 @@ bool elf_relr_update(struct kld_session *ctx);
 /* RELATIVE ones in .rela.dyn: DT_RELACOUNT */
 uint32_t elf_relative_count(const struct kld_session *ctx);
 void elf_dynrel_finish(struct kld_session *ctx);
+
+/* elf_dynsym.c: the hash function of the gABI, for .hash and for names of versions */
+uint32_t elf_sysv_hash(struct kld_str name);
 
 /* elf_dynsym.c: .dynsym, .dynstr, .hash, .gnu.hash */
 void elf_dynsym_synth(struct kld_session *ctx);

@@ -272,16 +272,6 @@ bool elf_in_dynamic_list(struct kld_session *ctx, struct kld_worker *worker,
 
 /* ---- tables ---- */
 
-static uint32_t name_hash(struct kld_str name)
-{
-    uint32_t h = 0;
-    for (size_t i = 0; i < name.len; i++) {
-        h = (h << 4) + (uint8_t)name.ptr[i];
-        h ^= h >> 24 & 0xf0;
-    }
-    return h & 0x0fffffff;
-}
-
 uint32_t elf_verdef_count(const struct kld_session *ctx)
 {
     const struct elf_versions *v = elf_state(ctx)->versions;
@@ -341,7 +331,7 @@ static void make_verdef(struct kld_session *ctx)
                            .vd_flags = i == 1 ? VER_FLG_BASE : 0,
                            .vd_ndx = (uint16_t)i,
                            .vd_cnt = (uint16_t)(1 + np),
-                           .vd_hash = name_hash(v->defs.data[i]),
+                           .vd_hash = elf_sysv_hash(v->defs.data[i]),
                            .vd_aux = sizeof(Elf64_Verdef),
                            .vd_next = i < n ? length : 0};
         memcpy(out, &vd, sizeof(vd));
@@ -418,7 +408,7 @@ static void put_need(struct kld_session *ctx, const struct elf_shared *lib, uint
     for (uint32_t k = 2; k < lib->nversions; k++) {
         if (!lib->need_index[k])
             continue;
-        Elf64_Vernaux aux = {.vna_hash = name_hash(lib->versions[k]),
+        Elf64_Vernaux aux = {.vna_hash = elf_sysv_hash(lib->versions[k]),
                              .vna_other = lib->need_index[k],
                              .vna_name = elf_dynstr_add(ctx, lib->versions[k]),
                              .vna_next = ++done < count ? sizeof(Elf64_Vernaux) : 0};
