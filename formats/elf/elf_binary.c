@@ -7,6 +7,7 @@
 #include "formats/elf/elf_arch.h"
 
 enum { NULL_SECTION, DATA, SYMTAB, STRTAB, SHSTRTAB, SECTIONS };
+enum { START, END, SIZE, SYMBOLS }; /* in the order of their names */
 
 static const char section_names[] = "\0.data\0.symtab\0.strtab\0.shstrtab";
 
@@ -43,14 +44,13 @@ struct kld_bytes elf_binary_object(struct kld_session *ctx, const char *name,
                                    struct kld_bytes bytes)
 {
     const char *stem = symbol_stem(&ctx->arena, name);
-    static const char *const ends[] = {"start", "end", "size"};
     char *names = kld_arena_printf(&ctx->arena, "_binary_%s_start|_binary_%s_end|_binary_%s_size|",
                                    stem, stem, stem);
     size_t names_size = strlen(names) + 1;
     const struct elf_arch_ops *arch = ctx->arch->by_format[0];
     struct builder b = {.size = sizeof(Elf64_Ehdr)};
     add(&b, DATA, 1, SHT_PROGBITS, SHF_ALLOC | SHF_WRITE, bytes.len, 1);
-    add(&b, SYMTAB, 7, SHT_SYMTAB, 0, (1 + KLD_COUNT(ends)) * sizeof(Elf64_Sym), 8);
+    add(&b, SYMTAB, 7, SHT_SYMTAB, 0, (1 + SYMBOLS) * sizeof(Elf64_Sym), 8);
     b.shdrs[SYMTAB].sh_link = STRTAB;
     b.shdrs[SYMTAB].sh_info = 1;
     b.shdrs[SYMTAB].sh_entsize = sizeof(Elf64_Sym);
@@ -78,12 +78,11 @@ struct kld_bytes elf_binary_object(struct kld_session *ctx, const char *name,
     /* The bars become the ends of the names; the table's first byte is the empty name. */
     memcpy(strings + 1, names, names_size - 1);
     size_t at = 1;
-    for (size_t i = 0; i < KLD_COUNT(ends); i++) {
-        bool size = i == 2;
+    for (size_t i = 0; i < SYMBOLS; i++) {
         Elf64_Sym sym = {.st_name = (uint32_t)at,
                          .st_info = ELF64_ST_INFO(STB_GLOBAL, STT_NOTYPE),
-                         .st_shndx = size ? SHN_ABS : DATA,
-                         .st_value = i ? bytes.len : 0};
+                         .st_shndx = i == SIZE ? SHN_ABS : DATA,
+                         .st_value = i == START ? 0 : bytes.len};
         memcpy(b.out + b.shdrs[SYMTAB].sh_offset + (i + 1) * sizeof(sym), &sym, sizeof(sym));
         at += strcspn(strings + at, "|");
         strings[at++] = 0;

@@ -75,11 +75,6 @@ static void write_headers(struct kld_session *ctx, struct kld_worker *w,
         write_segment(out + sizeof(eh) + i * sizeof(Elf64_Phdr), &ctx->segments.data[i]);
 }
 
-static uint64_t section_flags(const struct kld_section *s)
-{
-    return s->format_flags;
-}
-
 static void write_section_headers(struct kld_session *ctx, struct kld_worker *w,
                                   const struct kld_atom *atom, uint8_t *out)
 {
@@ -96,7 +91,7 @@ static void write_section_headers(struct kld_session *ctx, struct kld_worker *w,
         Elf64_Shdr sh = {
             .sh_name = s->name_offset,
             .sh_type = s->type,
-            .sh_flags = section_flags(s),
+            .sh_flags = s->format_flags,
             .sh_addr = s->flags & KLD_ATOM_ALLOC ? s->addr : 0,
             .sh_offset = s->offset,
             .sh_size = s->size,
