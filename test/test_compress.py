@@ -41,6 +41,33 @@ def test_compressed_inputs_are_unpacked(t, compiler, how):
     t.run('b')
 
 
+@deviates(lld='has dropped them')
+@pytest.mark.parametrize('flags', ([], ['-Wl,--gc-sections'], ['-r', '-nostdlib']))
+def test_gnu_zdebug_inputs_are_unpacked(t, flags):
+    """What compilers wrote before SHF_COMPRESSED: .zdebug_info with a header of its own."""
+    many = SOURCE + '\n'.join(f'int padding_{i}(int a) {{ return a + {i}; }}' for i in range(200))
+    plain = t.cc('plain.o', many, '-g', '-gdwarf-4', '-ffunction-sections')
+    t.objcopy('--compress-debug-sections=zlib-gnu', plain, 'packed.o')
+    assert t.elf('packed.o').section('.zdebug_info')
+    t.link('a', *flags, plain)
+    t.link('b', *flags, 'packed.o')
+    a, b = t.elf('a'), t.elf('b')
+    assert [s.name for s in b.sections if 'zdebug' in s.name] == []
+    for name in '.debug_info', '.debug_line', '.debug_ranges', '.debug_str':
+        assert a.section(name).data == b.section(name).data, name
+    assert debug_info(t, 'b')
+
+
+def test_malformed_zdebug(t):
+    t.objcopy('--compress-debug-sections=zlib-gnu', t.cc('a.o', SOURCE, '-g'), 'b.o')
+    s = t.elf('b.o').section('.zdebug_info')
+    data = bytearray(t.elf('b.o').bytes)
+    at = s.offset + 4
+    data[at:at + 8] = struct.pack('>Q', 1 << 60)
+    t.write('b.o', bytes(data))
+    t.link('app', 'b.o', ok=False).says('b.o', '.zdebug_info', 'cannot be true')
+
+
 def corrupt(t, how, change):
     """An object whose compressed .debug_info is changed by change(bytearray)."""
     t.objcopy(f'--compress-debug-sections={how}', t.cc('a.o', SOURCE, '-g'), 'b.o')

@@ -331,7 +331,8 @@ void x64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_ob
 static uint64_t tombstone(const struct elf_object *obj, const struct kld_atom *atom)
 {
     struct kld_str name = elf_section_name(obj, atom->input_index);
-    return kld_str_is(name, ".debug_loc") || kld_str_is(name, ".debug_ranges");
+    return kld_str_is(name, ".debug_loc") || kld_str_is(name, ".debug_ranges") ||
+           kld_str_is(name, ".zdebug_loc") || kld_str_is(name, ".zdebug_ranges");
 }
 
 static void apply_debug_edge(const struct place *f, uint64_t x)

@@ -9,7 +9,11 @@
  * of a deflate stream can be put one after the other if each ends on a byte boundary, with a
  * checksum that can be computed from theirs; zstd data is any number of frames.
  *
- * Sources: gABI, "Compressed sections"; RFC 1950; RFC 8878. */
+ * Before SHF_COMPRESSED there were sections named .zdebug_X in place of .debug_X: "ZLIB", the
+ * unpacked size as a big-endian number of 8 bytes, a zlib stream. They are read, never written.
+ *
+ * Sources: gABI, "Compressed sections"; RFC 1950; RFC 8878; the manual of GNU as,
+ * --compress-debug-sections=zlib-gnu. */
 #define ZSTD_STATIC_LINKING_ONLY
 #include "formats/elf/elf_compress.h"
 #include "src/layout.h"
@@ -95,29 +99,47 @@ static bool unpack_zstd(struct kld_worker *worker, struct kld_bytes in, uint8_t 
     return d && ZSTD_decompressDCtx(d, out, size, in.ptr, in.len) == size;
 }
 
+enum { GNU_HEADER = 12 };
+
+static bool is_gnu_compressed(const struct elf_object *obj, uint32_t shndx, struct kld_bytes in)
+{
+    return !(obj->shdrs[shndx].sh_flags & (SHF_ALLOC | SHF_COMPRESSED)) &&
+           kld_str_starts(elf_section_name(obj, shndx), ".zdebug_") && in.len >= GNU_HEADER &&
+           memcmp(in.ptr, "ZLIB", 4) == 0;
+}
+
+bool elf_is_compressed(const struct elf_object *obj, uint32_t shndx, struct kld_bytes in)
+{
+    return (obj->shdrs[shndx].sh_flags & SHF_COMPRESSED) || is_gnu_compressed(obj, shndx, in);
+}
+
 bool elf_decompress(struct kld_session *ctx, struct kld_worker *worker,
                     const struct elf_object *obj, uint32_t shndx, struct kld_bytes in,
                     struct kld_bytes *out, uint64_t *align)
 {
-    const elf_chdr *header = (const void *)in.ptr;
+    bool gnu = is_gnu_compressed(obj, shndx, in);
+    size_t head = gnu ? (size_t)GNU_HEADER : sizeof(elf_chdr);
     struct kld_bytes packed;
-    if (!kld_bytes_part(in, sizeof(*header), in.len - sizeof(*header), &packed))
+    if (!kld_bytes_part(in, head, in.len - head, &packed))
         return bad_section(ctx, obj, shndx, "too short for its header");
-    uint64_t size = header->ch_size;
-    uint32_t best = header->ch_type == ELFCOMPRESS_ZSTD ? ZSTD_BEST_RATIO : ZLIB_BEST_RATIO;
+    const elf_chdr *header = (const void *)in.ptr;
+    uint32_t type = gnu ? ELFCOMPRESS_ZLIB : header->ch_type;
+    uint64_t size = gnu ? __builtin_bswap64(kld_get64(in.ptr + 4)) : header->ch_size;
+    uint32_t best = type == ELFCOMPRESS_ZSTD ? ZSTD_BEST_RATIO : ZLIB_BEST_RATIO;
     if (size > SMALL && size / best > packed.len)
         return bad_section(ctx, obj, shndx, "its unpacked size cannot be true");
     uint8_t *memory = kld_arena_alloc(&worker->arena, (size_t)size, 16);
     bool good;
-    if (header->ch_type == ELFCOMPRESS_ZLIB)
+    if (type == ELFCOMPRESS_ZLIB)
         good = unpack_zlib(worker, packed, memory, (size_t)size);
-    else if (header->ch_type == ELFCOMPRESS_ZSTD)
+    else if (type == ELFCOMPRESS_ZSTD)
         good = unpack_zstd(worker, packed, memory, (size_t)size);
     else
         return bad_section(ctx, obj, shndx, "neither zlib nor zstd");
     if (!good)
         return bad_section(ctx, obj, shndx, "its data is corrupt");
-    *align = header->ch_addralign;
+    if (!gnu)
+        *align = header->ch_addralign;
     *out = (struct kld_bytes){memory, (size_t)size};
     return true;
 }

@@ -126,6 +126,9 @@ struct kld_section *elf_output_section(struct kld_session *ctx, struct kld_arena
         cache->entries[rule].entsize == sh->sh_entsize)
         return cache->entries[rule].section;
     struct kld_str out = relocatable ? name : output_name(ctx, name, rule);
+    if (kld_str_starts(name, ".zdebug_") && !(flags & SHF_ALLOC))
+        out = kld_str(
+            kld_arena_printf(arena, ".%.*s", (int)name.len - 2, name.ptr + 2)); /* unpacked */
     if (!relocatable && elf_is_ctors(obj, name))
         out = name.ptr[1] == 'c' ? KLD_STR(".init_array") : KLD_STR(".fini_array");
     struct kld_section *section =

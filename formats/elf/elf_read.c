@@ -531,7 +531,7 @@ static void fill_atom(struct kld_session *ctx, struct kld_worker *worker, struct
     atom->live = 1;
     if (!elf_section_bytes(ctx, obj, i, &bytes))
         return;
-    if (sh->sh_flags & SHF_COMPRESSED) {
+    if (elf_is_compressed(obj, i, bytes)) {
         if (!elf_decompress(ctx, worker, obj, i, bytes, &bytes, &align))
             return;
         atom->size = bytes.len;

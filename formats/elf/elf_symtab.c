@@ -149,7 +149,10 @@ static int compare_names(const void *a, const void *b)
 
 static bool is_retained(const struct table *t, struct kld_str name)
 {
-    return !t->retains || bsearch(&name, t->retained, t->nretained, sizeof(name), compare_names);
+    if (!t->retains)
+        return true;
+    return t->nretained &&
+           bsearch(&name, t->retained, t->nretained, sizeof(name), compare_names) != NULL;
 }
 
 /* The names that assemblers and compilers give to labels of their own. */
