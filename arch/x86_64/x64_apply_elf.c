@@ -21,12 +21,12 @@ struct place {
 
 static void report_overflow(const struct place *f, uint64_t value, int64_t min, uint64_t max)
 {
-    struct kld_str name = x64_symbol_name(f->ctx, f->obj, f->r_sym);
+    struct kld_str name = elf_target_name(f->ctx, f->obj, f->r_sym);
     struct kld_where where = elf_where(f->atom, f->rel->r_offset);
     bool negative = min < 0 && (int64_t)value < 0;
     kld_error(f->ctx, "relocation-overflow", &where,
               "relocation %s out of range: %s0x%llx is not in [%lld, %llu]; references '%.*s'",
-              x64_type_name(f->type), negative ? "-" : "",
+              elf_reloc_name(f->ctx, f->type), negative ? "-" : "",
               (unsigned long long)(negative ? -value : value), (long long)min,
               (unsigned long long)max, KLD_FMT(name));
 }
@@ -60,11 +60,11 @@ static void put_small(const struct place *f, uint64_t value, unsigned bits, bool
 
 /* ---- values ---- */
 
-static enum x64_class class_of(const struct place *f)
+static enum elf_class class_of(const struct place *f)
 {
     /* To scan too, what is undefined is 0 once it has been reported (or may be: an option). */
-    enum x64_class class = x64_classify(f->ctx, f->obj, f->r_sym);
-    return class == X64_UNDEFINED ? X64_CONSTANT : class;
+    enum elf_class class = elf_classify(f->ctx, f->obj, f->r_sym);
+    return class == ELF_TO_UNDEFINED ? ELF_TO_CONSTANT : class;
 }
 
 /* The target's symbol: of a local one only if scan made it. */
@@ -143,7 +143,7 @@ static bool is_module_base(const struct place *f)
  * the x@DTPOFF added to it is x@TPOFF (x64_dtpoff_is_tpoff). */
 static uint64_t tp_value(const struct place *f, int64_t a)
 {
-    if (class_of(f) == X64_CONSTANT || is_module_base(f))
+    if (class_of(f) == ELF_TO_CONSTANT || is_module_base(f))
         return (uint64_t)a;
     return (uint64_t)x64_tp_offset(f->ctx, value_of(f)) + (uint64_t)a;
 }
@@ -152,7 +152,7 @@ static uint64_t dtp_value(const struct place *f)
 {
     if (x64_dtpoff_is_tpoff(f->elf, f->atom))
         return tp_value(f, f->a);
-    if (class_of(f) == X64_CONSTANT)
+    if (class_of(f) == ELF_TO_CONSTANT)
         return (uint64_t)f->a;
     return (uint64_t)x64_dtp_offset(f->ctx, value_of(f)) + (uint64_t)f->a;
 }
@@ -162,8 +162,8 @@ static uint64_t dtp_value(const struct place *f)
 /* S + A; what the dynamic linker adds a symbol to stays 0. */
 static void apply_word(const struct place *f)
 {
-    enum x64_word word = x64_word(f->ctx, f->atom, class_of(f));
-    kld_put64(f->field, word == X64_WORD_SYMBOLIC ? 0 : value_of(f) + (uint64_t)f->a);
+    enum elf_word_need word = elf_word_need(f->ctx, f->atom, class_of(f));
+    kld_put64(f->field, word == ELF_WORD_SYMBOLIC ? 0 : value_of(f) + (uint64_t)f->a);
 }
 
 static void apply_load(const struct place *f)
@@ -201,8 +201,8 @@ static void put_gottpoff(const struct place *f, uint8_t *field)
 /* TLSGD, TLSLD: returns how many relocations were dealt with. */
 static uint32_t apply_tls_call(const struct place *f, uint32_t edge, bool gd)
 {
-    enum x64_tls to = x64_tls(f->elf, gd ? class_of(f) : X64_LOCAL);
-    if (to == X64_TLS_KEEP) {
+    enum elf_tls to = elf_tls(f->elf, gd ? class_of(f) : ELF_TO_LOCAL);
+    if (to == ELF_TLS_KEEP) {
         uint32_t slot = gd ? aux_of(f)->tlsgd : f->elf->tlsld;
         put_s32(f, f->field, elf_got_address(f->ctx, slot) + (uint64_t)f->a - f->p);
         return 1;
@@ -210,7 +210,7 @@ static uint32_t apply_tls_call(const struct place *f, uint32_t edge, bool gd)
     enum x64_tls_call call = x64_tls_call(f->atom, edge, gd);
     if (!gd)
         x64_ld_to_le(f->field, call);
-    else if (to == X64_TLS_LE)
+    else if (to == ELF_TLS_LE)
         put_s32(f, x64_gd_to_le(f->field, call), tp_value(f, f->a + 4));
     else
         put_gottpoff(f, x64_gd_to_ie(f->field, call));
@@ -219,7 +219,7 @@ static uint32_t apply_tls_call(const struct place *f, uint32_t edge, bool gd)
 
 static void apply_gottpoff(const struct place *f)
 {
-    if (x64_tls_load(f->elf, f->atom, f->rel, class_of(f)) == X64_TLS_LE) {
+    if (x64_tls_load(f->elf, f->atom, f->rel, class_of(f)) == ELF_TLS_LE) {
         x64_ie_to_le(f->field);
         put_s32(f, f->field, tp_value(f, f->a + 4));
     } else {
@@ -230,14 +230,14 @@ static void apply_gottpoff(const struct place *f)
 static void apply_tlsdesc(const struct place *f)
 {
     switch (x64_tls_desc(f->elf, f->type, class_of(f))) {
-    case X64_TLS_KEEP:
+    case ELF_TLS_KEEP:
         put_s32(f, f->field, elf_got_address(f->ctx, aux_of(f)->tlsdesc) + (uint64_t)f->a - f->p);
         break;
-    case X64_TLS_IE:
+    case ELF_TLS_IE:
         x64_desc_to_ie(f->field);
         put_gottpoff(f, f->field);
         break;
-    case X64_TLS_LE:
+    case ELF_TLS_LE:
         x64_desc_to_le(f->field);
         put_s32(f, f->field, tp_value(f, f->a + 4));
         break;
@@ -354,7 +354,7 @@ static void apply_debug_edge(const struct place *f, uint64_t x)
     default: {
         struct kld_where where = elf_where(f->atom, f->rel->r_offset);
         kld_error(f->ctx, "bad-relocation", &where, "relocation %s in a section that is not loaded",
-                  x64_type_name(f->type));
+                  elf_reloc_name(f->ctx, f->type));
         break;
     }
     }
@@ -370,10 +370,8 @@ void x64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct 
     for (uint32_t i = 0; i < atom->nedges; i++) {
         const elf_rela *rel = &rels[i];
         uint32_t type = ELF64_R_TYPE(rel->r_info), r_sym = ELF64_R_SYM(rel->r_info);
-        if (kld_unlikely(type >= X64_NINFO || r_sym >= obj->nsyms ||
-                         !kld_in_bounds(rel->r_offset, x64_info[type].width, atom->size) ||
-                         !x64_info[type].name)) {
-            x64_is_valid(ctx, obj, atom, rel);
+        if (kld_unlikely(!elf_is_sound(x64_info, X64_NINFO, obj, atom, rel))) {
+            elf_report_unsound(ctx, obj, atom, rel);
             continue;
         }
         struct elf_target t = elf_resolve(ctx, obj, r_sym, rel->r_addend);

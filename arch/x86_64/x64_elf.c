@@ -5,103 +5,66 @@
 #include "arch/x86_64/x64_elf.h"
 #include "arch/x86_64/x64_plt.h"
 
-#define ROW(number, name, width, pc_relative, address_taken)                                       \
-    [number] = {name, width, pc_relative, address_taken}
+#define ROW(number, name, width, pc_relative, kind, address_taken)                                 \
+    [number] = {name, width, pc_relative, ELF_RELOC_##kind, address_taken}
 
 /* pc_relative: the target's own distance; those of GOT slots need the slot.
  * address_taken: PC32 and GOTPCRELX are also those of branches, but of lea and mov as well.
  * TLSDESC_CALL writes nothing of its own; two bytes are the instruction that it marks. */
 const struct elf_reloc_info x64_info[X64_NINFO] = {
-    ROW(R_X86_64_NONE, "R_X86_64_NONE", 0, false, false),
-    ROW(R_X86_64_64, "R_X86_64_64", 8, false, true),
-    ROW(R_X86_64_PC32, "R_X86_64_PC32", 4, true, true),
-    ROW(R_X86_64_GOT32, "R_X86_64_GOT32", 4, false, true),
-    ROW(R_X86_64_PLT32, "R_X86_64_PLT32", 4, true, false),
-    ROW(R_X86_64_COPY, "R_X86_64_COPY", 0, false, false),
-    ROW(R_X86_64_GLOB_DAT, "R_X86_64_GLOB_DAT", 8, false, false),
-    ROW(R_X86_64_JUMP_SLOT, "R_X86_64_JUMP_SLOT", 8, false, false),
-    ROW(R_X86_64_RELATIVE, "R_X86_64_RELATIVE", 8, false, false),
-    ROW(R_X86_64_GOTPCREL, "R_X86_64_GOTPCREL", 4, false, true),
-    ROW(R_X86_64_32, "R_X86_64_32", 4, false, true),
-    ROW(R_X86_64_32S, "R_X86_64_32S", 4, false, true),
-    ROW(R_X86_64_16, "R_X86_64_16", 2, false, true),
-    ROW(R_X86_64_PC16, "R_X86_64_PC16", 2, true, true),
-    ROW(R_X86_64_8, "R_X86_64_8", 1, false, true),
-    ROW(R_X86_64_PC8, "R_X86_64_PC8", 1, true, true),
-    ROW(R_X86_64_DTPMOD64, "R_X86_64_DTPMOD64", 8, false, false),
-    ROW(R_X86_64_DTPOFF64, "R_X86_64_DTPOFF64", 8, false, false),
-    ROW(R_X86_64_TPOFF64, "R_X86_64_TPOFF64", 8, false, false),
-    ROW(R_X86_64_TLSGD, "R_X86_64_TLSGD", 4, false, false),
-    ROW(R_X86_64_TLSLD, "R_X86_64_TLSLD", 4, false, false),
-    ROW(R_X86_64_DTPOFF32, "R_X86_64_DTPOFF32", 4, false, false),
-    ROW(R_X86_64_GOTTPOFF, "R_X86_64_GOTTPOFF", 4, false, false),
-    ROW(R_X86_64_TPOFF32, "R_X86_64_TPOFF32", 4, false, false),
-    ROW(R_X86_64_PC64, "R_X86_64_PC64", 8, true, true),
-    ROW(R_X86_64_GOTOFF64, "R_X86_64_GOTOFF64", 8, false, true),
-    ROW(R_X86_64_GOTPC32, "R_X86_64_GOTPC32", 4, false, false),
-    ROW(R_X86_64_GOT64, "R_X86_64_GOT64", 8, false, true),
-    ROW(R_X86_64_GOTPCREL64, "R_X86_64_GOTPCREL64", 8, false, true),
-    ROW(R_X86_64_GOTPC64, "R_X86_64_GOTPC64", 8, false, false),
-    ROW(R_X86_64_GOTPLT64, "R_X86_64_GOTPLT64", 8, false, true),
-    ROW(R_X86_64_PLTOFF64, "R_X86_64_PLTOFF64", 8, false, false),
-    ROW(R_X86_64_SIZE32, "R_X86_64_SIZE32", 4, false, false),
-    ROW(R_X86_64_SIZE64, "R_X86_64_SIZE64", 8, false, false),
-    ROW(R_X86_64_GOTPC32_TLSDESC, "R_X86_64_GOTPC32_TLSDESC", 4, false, false),
-    ROW(R_X86_64_TLSDESC_CALL, "R_X86_64_TLSDESC_CALL", 2, false, false),
-    ROW(R_X86_64_TLSDESC, "R_X86_64_TLSDESC", 0, false, false),
-    ROW(R_X86_64_IRELATIVE, "R_X86_64_IRELATIVE", 8, false, false),
-    ROW(R_X86_64_RELATIVE64, "R_X86_64_RELATIVE64", 8, false, false),
-    ROW(X64_R_PC32_BND, "R_X86_64_PC32_BND", 4, true, true),
-    ROW(X64_R_PLT32_BND, "R_X86_64_PLT32_BND", 4, true, false),
-    ROW(R_X86_64_GOTPCRELX, "R_X86_64_GOTPCRELX", 4, false, true),
-    ROW(R_X86_64_REX_GOTPCRELX, "R_X86_64_REX_GOTPCRELX", 4, false, true),
-    ROW(X64_R_CODE_4_GOTPCRELX, "R_X86_64_CODE_4_GOTPCRELX", 4, false, true),
-    ROW(X64_R_CODE_4_GOTTPOFF, "R_X86_64_CODE_4_GOTTPOFF", 4, false, false),
-    ROW(X64_R_CODE_4_TLSDESC, "R_X86_64_CODE_4_GOTPC32_TLSDESC", 4, false, false),
-    ROW(X64_R_CODE_5_GOTPCRELX, "R_X86_64_CODE_5_GOTPCRELX", 4, false, true),
-    ROW(X64_R_CODE_5_GOTTPOFF, "R_X86_64_CODE_5_GOTTPOFF", 4, false, false),
-    ROW(X64_R_CODE_5_TLSDESC, "R_X86_64_CODE_5_GOTPC32_TLSDESC", 4, false, false),
-    ROW(X64_R_CODE_6_GOTPCRELX, "R_X86_64_CODE_6_GOTPCRELX", 4, false, true),
-    ROW(X64_R_CODE_6_GOTTPOFF, "R_X86_64_CODE_6_GOTTPOFF", 4, false, false),
-    ROW(X64_R_CODE_6_TLSDESC, "R_X86_64_CODE_6_GOTPC32_TLSDESC", 4, false, false),
+    ROW(R_X86_64_NONE, "R_X86_64_NONE", 0, false, DIRECT, false),
+    ROW(R_X86_64_64, "R_X86_64_64", 8, false, DIRECT, true),
+    ROW(R_X86_64_PC32, "R_X86_64_PC32", 4, true, DIRECT, true),
+    ROW(R_X86_64_GOT32, "R_X86_64_GOT32", 4, false, SLOT, true),
+    ROW(R_X86_64_PLT32, "R_X86_64_PLT32", 4, true, DIRECT, false),
+    ROW(R_X86_64_COPY, "R_X86_64_COPY", 0, false, SLOT, false),
+    ROW(R_X86_64_GLOB_DAT, "R_X86_64_GLOB_DAT", 8, false, SLOT, false),
+    ROW(R_X86_64_JUMP_SLOT, "R_X86_64_JUMP_SLOT", 8, false, SLOT, false),
+    ROW(R_X86_64_RELATIVE, "R_X86_64_RELATIVE", 8, false, SLOT, false),
+    ROW(R_X86_64_GOTPCREL, "R_X86_64_GOTPCREL", 4, false, SLOT, true),
+    ROW(R_X86_64_32, "R_X86_64_32", 4, false, DIRECT, true),
+    ROW(R_X86_64_32S, "R_X86_64_32S", 4, false, DIRECT, true),
+    ROW(R_X86_64_16, "R_X86_64_16", 2, false, DIRECT, true),
+    ROW(R_X86_64_PC16, "R_X86_64_PC16", 2, true, DIRECT, true),
+    ROW(R_X86_64_8, "R_X86_64_8", 1, false, DIRECT, true),
+    ROW(R_X86_64_PC8, "R_X86_64_PC8", 1, true, DIRECT, true),
+    ROW(R_X86_64_DTPMOD64, "R_X86_64_DTPMOD64", 8, false, SLOT, false),
+    ROW(R_X86_64_DTPOFF64, "R_X86_64_DTPOFF64", 8, false, TLS, false),
+    ROW(R_X86_64_TPOFF64, "R_X86_64_TPOFF64", 8, false, TLS, false),
+    ROW(R_X86_64_TLSGD, "R_X86_64_TLSGD", 4, false, TLS, false),
+    ROW(R_X86_64_TLSLD, "R_X86_64_TLSLD", 4, false, ANY, false),
+    ROW(R_X86_64_DTPOFF32, "R_X86_64_DTPOFF32", 4, false, TLS, false),
+    ROW(R_X86_64_GOTTPOFF, "R_X86_64_GOTTPOFF", 4, false, TLS, false),
+    ROW(R_X86_64_TPOFF32, "R_X86_64_TPOFF32", 4, false, TLS, false),
+    ROW(R_X86_64_PC64, "R_X86_64_PC64", 8, true, DIRECT, true),
+    ROW(R_X86_64_GOTOFF64, "R_X86_64_GOTOFF64", 8, false, SLOT, true),
+    ROW(R_X86_64_GOTPC32, "R_X86_64_GOTPC32", 4, false, SLOT, false),
+    ROW(R_X86_64_GOT64, "R_X86_64_GOT64", 8, false, SLOT, true),
+    ROW(R_X86_64_GOTPCREL64, "R_X86_64_GOTPCREL64", 8, false, SLOT, true),
+    ROW(R_X86_64_GOTPC64, "R_X86_64_GOTPC64", 8, false, SLOT, false),
+    ROW(R_X86_64_GOTPLT64, "R_X86_64_GOTPLT64", 8, false, SLOT, true),
+    ROW(R_X86_64_PLTOFF64, "R_X86_64_PLTOFF64", 8, false, SLOT, false),
+    ROW(R_X86_64_SIZE32, "R_X86_64_SIZE32", 4, false, ANY, false),
+    ROW(R_X86_64_SIZE64, "R_X86_64_SIZE64", 8, false, ANY, false),
+    ROW(R_X86_64_GOTPC32_TLSDESC, "R_X86_64_GOTPC32_TLSDESC", 4, false, TLS, false),
+    ROW(R_X86_64_TLSDESC_CALL, "R_X86_64_TLSDESC_CALL", 2, false, TLS, false),
+    ROW(R_X86_64_TLSDESC, "R_X86_64_TLSDESC", 0, false, SLOT, false),
+    ROW(R_X86_64_IRELATIVE, "R_X86_64_IRELATIVE", 8, false, SLOT, false),
+    ROW(R_X86_64_RELATIVE64, "R_X86_64_RELATIVE64", 8, false, SLOT, false),
+    ROW(X64_R_PC32_BND, "R_X86_64_PC32_BND", 4, true, DIRECT, true),
+    ROW(X64_R_PLT32_BND, "R_X86_64_PLT32_BND", 4, true, DIRECT, false),
+    ROW(R_X86_64_GOTPCRELX, "R_X86_64_GOTPCRELX", 4, false, SLOT, true),
+    ROW(R_X86_64_REX_GOTPCRELX, "R_X86_64_REX_GOTPCRELX", 4, false, SLOT, true),
+    ROW(X64_R_CODE_4_GOTPCRELX, "R_X86_64_CODE_4_GOTPCRELX", 4, false, SLOT, true),
+    ROW(X64_R_CODE_4_GOTTPOFF, "R_X86_64_CODE_4_GOTTPOFF", 4, false, TLS, false),
+    ROW(X64_R_CODE_4_TLSDESC, "R_X86_64_CODE_4_GOTPC32_TLSDESC", 4, false, TLS, false),
+    ROW(X64_R_CODE_5_GOTPCRELX, "R_X86_64_CODE_5_GOTPCRELX", 4, false, SLOT, true),
+    ROW(X64_R_CODE_5_GOTTPOFF, "R_X86_64_CODE_5_GOTTPOFF", 4, false, TLS, false),
+    ROW(X64_R_CODE_5_TLSDESC, "R_X86_64_CODE_5_GOTPC32_TLSDESC", 4, false, TLS, false),
+    ROW(X64_R_CODE_6_GOTPCRELX, "R_X86_64_CODE_6_GOTPCRELX", 4, false, SLOT, true),
+    ROW(X64_R_CODE_6_GOTTPOFF, "R_X86_64_CODE_6_GOTTPOFF", 4, false, TLS, false),
+    ROW(X64_R_CODE_6_TLSDESC, "R_X86_64_CODE_6_GOTPC32_TLSDESC", 4, false, TLS, false),
 };
-
-/* ---- messages ---- */
-
-const char *x64_type_name(uint32_t type)
-{
-    return type < X64_NINFO && x64_info[type].name ? x64_info[type].name : "unknown relocation";
-}
-
-struct kld_str x64_symbol_name(const struct kld_session *ctx, const struct elf_object *obj,
-                               uint32_t r_sym)
-{
-    if (r_sym >= obj->first_global)
-        return kld_symbol_name(elf_global(ctx, obj, r_sym));
-    const elf_sym *sym = &obj->syms[r_sym];
-    struct kld_str name;
-    if (sym->st_name && kld_bytes_string(obj->strtab, sym->st_name, &name))
-        return name;
-    return elf_section_name(obj, elf_sym_section(obj, r_sym));
-}
-
-bool x64_is_valid(struct kld_session *ctx, const struct elf_object *obj,
-                  const struct kld_atom *atom, const elf_rela *rel)
-{
-    uint32_t type = ELF64_R_TYPE(rel->r_info), r_sym = ELF64_R_SYM(rel->r_info);
-    struct kld_where where = elf_where(atom, rel->r_offset);
-    if (type >= X64_NINFO || !x64_info[type].name)
-        kld_error(ctx, "bad-relocation", &where, "unknown relocation (%u)", type);
-    else if (r_sym >= obj->nsyms)
-        kld_error(ctx, "bad-relocation", &where, "%s: symbol index %u out of range (table has %u)",
-                  x64_info[type].name, r_sym, obj->nsyms);
-    else if (!kld_in_bounds(rel->r_offset, x64_info[type].width, atom->size))
-        kld_error(ctx, "bad-relocation", &where, "%s: outside of the section (%llu bytes)",
-                  x64_info[type].name, (unsigned long long)atom->size);
-    else
-        return true;
-    return false;
-}
 
 /* ---- decisions ---- */
 
@@ -119,19 +82,19 @@ static bool is_small_constant(const struct kld_session *ctx, const struct elf_ob
 }
 
 enum x64_load x64_load(const struct kld_session *ctx, const struct elf_object *obj,
-                       const struct kld_atom *atom, const elf_rela *rel, enum x64_class class)
+                       const struct kld_atom *atom, const elf_rela *rel, enum elf_class class)
 {
     const struct elf_link *elf = elf_state(ctx);
     uint32_t r_sym = ELF64_R_SYM(rel->r_info);
-    if (class == X64_UNDEFINED)
-        class = X64_CONSTANT; /* 0, as for scan */
+    if (class == ELF_TO_UNDEFINED)
+        class = ELF_TO_CONSTANT; /* 0, as for scan */
     if (!ctx->options.relax || elf->no_gotpcrelx || rel->r_addend != -4 ||
-        (class != X64_LOCAL && class != X64_CONSTANT) ||
+        (class != ELF_TO_LOCAL && class != ELF_TO_CONSTANT) ||
         ELF64_ST_TYPE(obj->syms[r_sym].st_info) == STT_SECTION)
         return X64_LOAD_GOT;
     bool rex = ELF64_R_TYPE(rel->r_info) == R_X86_64_REX_GOTPCRELX;
     enum x64_got_use use = x64_got_use(x64_bytes(atom), rel->r_offset, rex);
-    if (class == X64_CONSTANT) /* out of reach of a distance, but good for an immediate */
+    if (class == ELF_TO_CONSTANT) /* out of reach of a distance, but good for an immediate */
         return (use == X64_USE_MOV || use == X64_USE_BINOP) && is_small_constant(ctx, obj, r_sym)
                    ? X64_LOAD_IMMEDIATE
                    : X64_LOAD_GOT;
@@ -251,7 +214,7 @@ static void emitted(const struct kld_session *ctx, const struct elf_object *obj,
     uint32_t type = ELF64_R_TYPE(in->r_info);
     if (type != R_X86_64_GOTPCRELX && type != R_X86_64_REX_GOTPCRELX)
         return;
-    switch (x64_load(ctx, obj, atom, in, x64_classify(ctx, obj, ELF64_R_SYM(in->r_info)))) {
+    switch (x64_load(ctx, obj, atom, in, elf_classify(ctx, obj, ELF64_R_SYM(in->r_info)))) {
     case X64_LOAD_GOT: return;
     case X64_LOAD_JMP: out->r_offset--; __attribute__((fallthrough));
     case X64_LOAD_LEA:

@@ -6,11 +6,20 @@
 
 #include "formats/elf/elf_object.h"
 
+/* What a relocation refers to. */
+enum elf_reloc_kind {
+    ELF_RELOC_SLOT,   /* something that the linker makes for the symbol: GOT, PLT */
+    ELF_RELOC_DIRECT, /* the symbol's address, or the distance to it */
+    ELF_RELOC_TLS,    /* a thread-local symbol */
+    ELF_RELOC_ANY,    /* nothing that its type matters to: a size, the module */
+};
+
 /* One row a relocation number: what generic code may know of it. */
 struct elf_reloc_info {
     const char *name;   /* "R_X86_64_PC32"; NULL: no such relocation */
     uint8_t width;      /* bytes written; 0: none */
     bool pc_relative;   /* S + A - P: needs nothing if the target is local to the output */
+    uint8_t kind;       /* enum elf_reloc_kind */
     bool address_taken; /* the target's address becomes data, not just a branch: for icf */
 };
 
