@@ -1,0 +1,112 @@
+/* elf_apply.h - the values that relocated fields are made of: for the apply loops of the CPUs, which
+ * know the formulas. Scan has checked the numbers. */
+#ifndef KLD_ELF_APPLY_H
+#define KLD_ELF_APPLY_H
+
+#include "formats/elf/elf_reloc.h"
+
+/* What the formulas of one relocation need. The letters are those of the psABIs: S the target's
+ * value, A the addend, P the place, G a GOT slot, L a PLT entry. */
+struct elf_fixup {
+    struct kld_session *ctx;
+    struct elf_object *obj;
+    const struct elf_link *elf;
+    const struct kld_atom *atom;
+    const elf_rela *rel;
+    uint32_t type, r_sym;
+    uint64_t p;
+    int64_t a;
+    uint8_t *field;
+};
+
+/* ---- range checks ---- */
+
+/* value is not in [min, max]. */
+void elf_report_overflow(const struct elf_fixup *f, uint64_t value, int64_t min, uint64_t max);
+
+static inline void elf_put_s32(const struct elf_fixup *f, uint8_t *field, uint64_t value)
+{
+    if (kld_unlikely((int64_t)value != (int32_t)value))
+        elf_report_overflow(f, value, INT32_MIN, INT32_MAX);
+    kld_put32(field, (uint32_t)value);
+}
+
+static inline void elf_put_u32(const struct elf_fixup *f, uint8_t *field, uint64_t value)
+{
+    if (kld_unlikely(value > UINT32_MAX))
+        elf_report_overflow(f, value, 0, UINT32_MAX);
+    kld_put32(field, (uint32_t)value);
+}
+
+/* ---- values ---- */
+
+/* What stands in debug information for the address of code that is not in the output. */
+uint64_t elf_tombstone(const struct elf_object *obj, const struct kld_atom *atom);
+/* Whether branches to the symbol go to a PLT entry. */
+bool elf_has_plt(const struct kld_session *ctx, const struct kld_symbol *sym);
+
+static inline enum elf_class elf_fixup_class(const struct elf_fixup *f)
+{
+    /* To scan too, what is undefined is 0 once it has been reported (or may be: an option). */
+    enum elf_class class = elf_classify(f->ctx, f->obj, f->r_sym);
+    return class == ELF_TO_UNDEFINED ? ELF_TO_CONSTANT : class;
+}
+
+/* The target's symbol: of a local one only if scan made it. */
+static inline struct kld_symbol *elf_fixup_symbol(const struct elf_fixup *f)
+{
+    if (f->r_sym >= f->obj->first_global)
+        return elf_global(f->ctx, f->obj, f->r_sym);
+    return elf_local_symbol(f->obj, f->r_sym);
+}
+
+static inline const struct elf_aux *elf_fixup_aux(const struct elf_fixup *f)
+{
+    return elf_aux(f->ctx, elf_fixup_symbol(f));
+}
+
+static inline uint64_t elf_fixup_local_value(const struct elf_fixup *f)
+{
+    return elf_resolve(f->ctx, f->obj, f->r_sym, f->a).value;
+}
+
+/* S. That of a global name takes no look at the symbol, which would be a cache miss. */
+static inline uint64_t elf_fixup_value(const struct elf_fixup *f)
+{
+    if (f->r_sym < f->obj->first_global)
+        return elf_fixup_local_value(f);
+    return f->elf->addresses[f->obj->base.ids[f->r_sym - f->obj->first_global]];
+}
+
+/* L, or S for what a branch reaches without a PLT entry. */
+static inline uint64_t elf_fixup_branch(const struct elf_fixup *f)
+{
+    if (f->r_sym < f->obj->first_global)
+        return elf_fixup_local_value(f);
+    kld_symid id = f->obj->base.ids[f->r_sym - f->obj->first_global];
+    const struct kld_symbol *sym = &f->ctx->symbols[id];
+    if (kld_unlikely(elf_is_dynamic_symbol(sym)) && elf_has_plt(f->ctx, sym))
+        return elf_plt_address(f->ctx, sym);
+    return f->elf->addresses[id];
+}
+
+/* G */
+static inline uint64_t elf_fixup_got(const struct elf_fixup *f)
+{
+    return elf_got_address(f->ctx, elf_fixup_aux(f)->got);
+}
+
+/* GOT: what _GLOBAL_OFFSET_TABLE_ stands for */
+static inline uint64_t elf_got_base(const struct elf_link *elf)
+{
+    return elf->synth[ELF_GOT_PLT] ? elf->got_plt_addr : elf->got_addr;
+}
+
+static inline uint64_t elf_fixup_size(const struct elf_fixup *f)
+{
+    if (f->r_sym >= f->obj->first_global)
+        return elf_global(f->ctx, f->obj, f->r_sym)->size;
+    return f->obj->syms[f->r_sym].st_size;
+}
+
+#endif
