@@ -62,6 +62,9 @@ struct elf_arch_ops {
     /* .plt.sec entry under -z ibtplt */
     void (*write_plt_sec_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot);
     uint32_t got_plt_reserved; /* slots at the start of .got.plt */
+    /* Slots at the start of .got, the first with the address of .dynamic: where there are some,
+     * _GLOBAL_OFFSET_TABLE_ is .got, else it is .got.plt. */
+    uint32_t got_reserved;
     /* First value of a lazy .got.plt slot: address in the PLT entry that pushes the index. */
     uint64_t (*lazy_target)(const struct kld_session *ctx, uint64_t plt_entry);
 

@@ -409,7 +409,9 @@ static void set_points(struct kld_session *ctx)
         set_point(elf, ELF_AT_IPLT_START, s, plt->addr);
         set_point(elf, ELF_AT_IPLT_END, s, plt->addr + (elf->is_dynamic ? 0 : plt->size));
     }
-    struct kld_atom *got = elf->synth[ELF_GOT_PLT] ? elf->synth[ELF_GOT_PLT] : elf->synth[ELF_GOT];
+    struct kld_atom *got = elf->synth[ELF_GOT_PLT] && !elf->arch->got_reserved
+                               ? elf->synth[ELF_GOT_PLT]
+                               : elf->synth[ELF_GOT];
     if (got)
         set_point(elf, ELF_AT_GOT, ctx->sections.data[got->section], got->addr);
 }

@@ -72,7 +72,7 @@ enum elf_image_point {
     ELF_AT_END,
     ELF_AT_IPLT_START,
     ELF_AT_IPLT_END,
-    ELF_AT_GOT, /* .got.plt, or .got where there is none */
+    ELF_AT_GOT, /* .got.plt, or .got where there is none or the CPU wants it so */
     ELF_AT_TLS,
     ELF_IMAGE_POINTS,
 };

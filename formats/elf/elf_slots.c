@@ -276,6 +276,8 @@ static void write_got(struct kld_session *ctx, struct kld_worker *w, const struc
 {
     (void)w, (void)atom;
     const struct elf_link *elf = elf_state(ctx);
+    if (elf->arch->got_reserved && elf->synth[ELF_DYNAMIC])
+        kld_put64(out, elf->synth[ELF_DYNAMIC]->addr);
     for (size_t i = 0; i < elf->got.len; i++)
         write_got_entry(ctx, &elf->got.data[i], out + 8ull * elf->got.data[i].slot);
 }
@@ -295,6 +297,7 @@ static void make_tables(struct kld_session *ctx)
     struct elf_link *elf = elf_state(ctx);
     size_t nplt = elf->plt.len + elf->iplt.len;
     bool split = ctx->options.z_ibtplt && elf->arch->plt_entry_size_ibt;
+    bool needs_base = elf->got_symbol || atomic_load(&elf->needs_got_base);
     elf->plt_got_size = split ? elf->arch->plt_got_entry_size_ibt : elf->arch->plt_got_entry_size;
     elf->plt_header = elf->plt.len ? elf->arch->plt_header_size : 0;
     elf->got_plt_reserved = elf->is_dynamic ? elf->arch->got_plt_reserved : 0;
@@ -307,10 +310,10 @@ static void make_tables(struct kld_session *ctx)
     if (nplt && split)
         make_generated(ctx, ELF_PLT_SEC, ".plt.sec", SHF_ALLOC | SHF_EXECINSTR, 16, 4,
                        nplt * elf->arch->plt_entry_size_ibt, write_plt_sec);
-    if (elf->got_slots)
+    if (elf->got_slots > elf->arch->got_reserved || (elf->arch->got_reserved && needs_base))
         make_generated(ctx, ELF_GOT, ".got", SHF_ALLOC | SHF_WRITE, 8, 3, 8ull * elf->got_slots,
                        write_got);
-    if (nplt || elf->got_symbol || atomic_load(&elf->needs_got_base))
+    if (nplt || (needs_base && !elf->arch->got_reserved))
         make_generated(ctx, ELF_GOT_PLT, ".got.plt", SHF_ALLOC | SHF_WRITE, 8, 3,
                        8ull * KLD_MAX(elf->got_plt_reserved + nplt, (size_t)1), write_got_plt);
 }
@@ -319,6 +322,7 @@ void elf_slots_synth(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
     elf->tlsld = ELF_NONE;
+    elf->got_slots = elf->arch->got_reserved;
     if (atomic_load(&elf->needs_tlsld))
         elf->tlsld = got_entry(ctx, NULL, ELF_GOT_TLSLD, 2);
     for (kld_symid id = 0; id < ctx->nsymbols; id++) {

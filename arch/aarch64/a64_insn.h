@@ -1,0 +1,46 @@
+/* a64_insn.h - fields of A64 instructions: written into words that hold the rest already.
+ *
+ * Arm Architecture Reference Manual, C4 "A64 Instruction Set Encoding". Values are cut to the
+ * field: whoever calls has checked their range. */
+#ifndef KLD_A64_INSN_H
+#define KLD_A64_INSN_H
+
+#include "src/bytes.h"
+
+/* bits [lo, lo + width) of the word at p */
+static inline void a64_put_bits(uint8_t *p, unsigned lo, unsigned width, uint64_t value)
+{
+    uint32_t mask = (width == 32 ? ~0u : (1u << width) - 1) << lo;
+    kld_put32(p, (kld_get32(p) & ~mask) | ((uint32_t)(value << lo) & mask));
+}
+
+static inline uint64_t a64_page(uint64_t address)
+{
+    return address & ~(uint64_t)0xfff;
+}
+
+/* adr, adrp: immlo in bits 29-30, immhi in bits 5-23 */
+static inline void a64_put_adr(uint8_t *p, uint64_t value)
+{
+    a64_put_bits(p, 29, 2, value);
+    a64_put_bits(p, 5, 19, value >> 2);
+}
+
+/* adrp of the page distance from `at` */
+static inline void a64_put_adrp(uint8_t *p, uint64_t at, uint64_t target)
+{
+    a64_put_adr(p, (a64_page(target) - a64_page(at)) >> 12);
+}
+
+/* add (immediate), and loads and stores with an unsigned offset, scaled by 1 << scale */
+static inline void a64_put_imm12(uint8_t *p, uint64_t value, unsigned scale)
+{
+    a64_put_bits(p, 10, 12, (value & 0xfff) >> scale);
+}
+
+static inline bool a64_is_adrp(uint32_t insn)
+{
+    return (insn & 0x9f000000) == 0x90000000;
+}
+
+#endif
