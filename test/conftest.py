@@ -13,8 +13,16 @@ from kldtest import linker_family
 
 
 def pytest_addoption(parser):
-    parser.addoption('--targets', default='x86_64',
-                     help='CPUs to run the cases for, separated by commas (default: x86_64)')
+    parser.addoption('--targets',
+                     help='CPUs to run the cases for, separated by commas (default: x86_64; for '
+                          'test/programs those as well that have a compiler and an emulator here)')
+
+
+def default_targets(file):
+    """What is known to work: test/programs on every CPU, the other cases on x86-64; cases of
+    test/arch say where they belong."""
+    others = [name for name in ('aarch64',) if TARGETS[name].is_here()]
+    return ['x86_64', *others] if file.parent.name in ('programs', 'arch') else ['x86_64']
 
 
 def pytest_configure(config):
@@ -27,7 +35,8 @@ def pytest_configure(config):
 
 def pytest_generate_tests(metafunc):
     if 'target' in metafunc.fixturenames:
-        names = metafunc.config.getoption('targets').split(',')
+        given = metafunc.config.getoption('targets')
+        names = given.split(',') if given else default_targets(metafunc.definition.path)
         mark = metafunc.definition.get_closest_marker('only')
         names = [n for n in names if not mark or n in mark.args]
         metafunc.parametrize('target', names, indirect=True)

@@ -8,6 +8,7 @@ themselves: what only holds for kld, or is known not to hold for one of the othe
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass
 from dataclasses import field
@@ -38,6 +39,10 @@ class Target:
     @property
     def native(self):
         return not self.triple
+
+    def is_here(self):
+        """Whether programs can be built for it and run."""
+        return all(shutil.which(c[0]) for c in (self.command('g++'), self.runner or ['sh']))
 
     def command(self, compiler):
         """The command for one of gcc, g++, clang, clang++, ar, objcopy, nm, ..."""

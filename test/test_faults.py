@@ -93,7 +93,10 @@ def test_a_signal_leaves_no_temporary_file(t, number):
     t.cc('a.o', MAIN)
     t.write('out', 'previous')
     os.mkfifo(t.path / 'map')
-    with subprocess.Popen([KLD, '-r', 'a.o', '-o', 'out', '-Map=map'], cwd=t.path) as linker:
+    def heed():  # a job in the background of a shell ignores SIGINT
+        signal.signal(number, signal.SIG_DFL)
+    with subprocess.Popen([KLD, '-r', 'a.o', '-o', 'out', '-Map=map'], cwd=t.path,
+                          preexec_fn=heed) as linker:
         end = time.monotonic() + 30
         while not leftovers(t.path) and time.monotonic() < end:
             time.sleep(0.01)

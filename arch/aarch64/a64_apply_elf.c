@@ -37,11 +37,52 @@ static void put_words(const struct elf_fixup *f, uint64_t distance, unsigned lo,
     a64_put_bits(f->field, lo, width, distance >> 2);
 }
 
-/* adrp. With --fix-cortex-a53-843419, in the last two words of a page an adr takes its place, which
- * the erratum is not about; further than 1 MiB away it would not reach. */
+/* Erratum 843419 (Arm Cortex-A53 MPCore Software Developers Errata Notice): an adrp in the last two
+ * words of a page, then a load or store, then (with at most one instruction between) a load or
+ * store with an unsigned offset from the adrp's register may use a wrong address. This is a little
+ * more than what has it. The bytes are those of the input: only fields differ. */
+static bool may_have_erratum(const struct elf_fixup *f)
+{
+    uint64_t at = f->rel->r_offset;
+    unsigned reg = kld_get32(f->field) & 31;
+    if (!kld_in_bounds(at, 12, f->atom->size) ||
+        (kld_get32(f->atom->data + at + 4) & 0x0a000000) != 0x08000000)
+        return false;
+    for (unsigned next = 8; next <= 12 && kld_in_bounds(at, next + 4, f->atom->size); next += 4) {
+        uint32_t insn = kld_get32(f->atom->data + at + next);
+        if ((insn & 0x3b000000) == 0x39000000 && (insn >> 5 & 31) == reg)
+            return true;
+    }
+    return false;
+}
+
+/* An adr of the page does the same as the adrp without the erratum, within 1 MiB. */
+static bool avoid_erratum(const struct elf_fixup *f, uint64_t target)
+{
+    int64_t distance = (int64_t)(a64_page(target) - f->p);
+    if (!a64_is_adrp(kld_get32(f->field)))
+        return false;
+    if (distance >= -(1 << 20) && distance < 1 << 20) {
+        kld_put32(f->field, kld_get32(f->field) & 0x7fffffff);
+        a64_put_adr(f->field, (uint64_t)distance);
+        return true;
+    }
+    if (may_have_erratum(f)) {
+        struct kld_where where = elf_where(f->atom, f->rel->r_offset);
+        kld_error(f->ctx, "erratum-843419", &where,
+                  "instructions with the Cortex-A53's erratum 843419, too far from their target to "
+                  "be rewritten; --no-fix-cortex-a53-843419 leaves them as they are");
+    }
+    return false;
+}
+
+/* adrp */
 static void put_page(const struct elf_fixup *f, uint64_t target)
 {
     uint64_t distance = a64_page(target) - a64_page(f->p);
+    if (f->ctx->options.fix_cortex_a53_843419 && (f->p & 0xfff) >= 0xff8 &&
+        avoid_erratum(f, target))
+        return;
     check_range(f, distance, 33, true);
     a64_put_adr(f->field, distance >> 12);
 }

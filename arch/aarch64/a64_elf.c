@@ -107,7 +107,9 @@ static bool apply_one(uint32_t type, uint8_t *out, uint64_t place, uint64_t valu
 
 /* ---- PLT: sysvabi64 "Dynamic linking" ---- */
 
-enum { PLT_HEADER_SIZE = 32, PLT_ENTRY_SIZE = 16 };
+/* All begin with bti c, a nop to older CPUs, so that they may stand on guarded pages: the output
+ * is marked for BTI if its inputs are. */
+enum { PLT_HEADER_SIZE = 32, PLT_ENTRY_SIZE = 24, BTI_C = 0xd503245f, NOP = 0xd503201f };
 
 static void put_words(uint8_t *out, const uint32_t *words, size_t n)
 {
@@ -125,27 +127,35 @@ static void put_jump(uint8_t *out, uint64_t at, uint64_t slot)
     a64_put_imm12(out + 8, slot, 0);
 }
 
-/* stp x16, x30, [sp, #-16]!; then the jump through the third slot, to the resolver */
+/* bti c; the jump; nop */
+static void put_entry(uint8_t *out, uint64_t at, uint64_t slot)
+{
+    kld_put32(out, BTI_C);
+    put_jump(out + 4, at + 4, slot);
+    kld_put32(out + 20, NOP);
+}
+
+/* bti c; stp x16, x30, [sp, #-16]!; then the jump through the third slot, to the resolver */
 static void write_plt_header(struct kld_session *ctx, uint8_t *out)
 {
     const struct elf_link *elf = elf_state(ctx);
-    static const uint32_t nops[] = {0xd503201f, 0xd503201f, 0xd503201f};
-    kld_put32(out, 0xa9bf7bf0);
-    put_jump(out + 4, elf->plt_addr + 4, elf->got_plt_addr + 16);
-    put_words(out + 20, nops, KLD_COUNT(nops));
+    static const uint32_t start[] = {BTI_C, 0xa9bf7bf0}, end[] = {NOP, NOP};
+    put_words(out, start, KLD_COUNT(start));
+    put_jump(out + 8, elf->plt_addr + 8, elf->got_plt_addr + 16);
+    put_words(out + 24, end, KLD_COUNT(end));
 }
 
 static void write_plt_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot,
                             uint32_t n)
 {
     (void)ctx, (void)n;
-    put_jump(out, at, slot);
+    put_entry(out, at, slot);
 }
 
 static void write_plt_got_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot)
 {
     (void)ctx;
-    put_jump(out, at, slot);
+    put_entry(out, at, slot);
 }
 
 static uint64_t lazy_target(const struct kld_session *ctx, uint64_t plt_entry)

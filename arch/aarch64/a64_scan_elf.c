@@ -27,6 +27,18 @@ static void scan_low(const struct elf_edge *e)
         elf_scan_distance(e);
 }
 
+/* Through a lazily bound PLT entry, which saves only what the base procedure call standard does, a
+ * vector function must not go: DT_AARCH64_VARIANT_PCS, which says so, is not written yet. */
+static void scan_branch(const struct elf_edge *e)
+{
+    enum { STO_VARIANT_PCS = 0x80 };
+    if (e->class == ELF_TO_DYNAMIC && (e->obj->syms[e->r_sym].st_other & STO_VARIANT_PCS))
+        elf_reject(e, "calls a function of the vector procedure call standard in another module, "
+                      "which is not supported");
+    else if (e->class != ELF_TO_CONSTANT)
+        elf_scan_branch(e);
+}
+
 static void scan_edge(const struct elf_edge *e)
 {
     switch (e->type) {
@@ -57,10 +69,7 @@ static void scan_edge(const struct elf_edge *e)
     case R_AARCH64_CONDBR19:
     case R_AARCH64_JUMP26:
     case R_AARCH64_CALL26:
-    case A64_R_PLT32:
-        if (e->class != ELF_TO_CONSTANT)
-            elf_scan_branch(e);
-        break;
+    case A64_R_PLT32: scan_branch(e); break;
     case R_AARCH64_LD64_GOTPAGE_LO15:
     case R_AARCH64_GOT_LD_PREL19:
     case R_AARCH64_ADR_GOT_PAGE:

@@ -33,6 +33,8 @@ void elf_begin(struct kld_session *ctx)
                   : o->z_force_bti ? "-z force-bti"
                                    : "--execute-only",
                   ctx->arch->name);
+    if (o->fix_cortex_a53_835769 && elf->arch->machine == EM_AARCH64)
+        kld_error(ctx, "bad-option", NULL, "--fix-cortex-a53-835769 is not supported");
     if (o->orphan_handling != KLD_ORPHAN_PLACE)
         kld_error(ctx, "bad-option", NULL,
                   "--orphan-handling is not supported: without a linker script every section is "

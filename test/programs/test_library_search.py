@@ -3,6 +3,7 @@
 import pytest
 
 from kldtest import deviates
+from kldtest import only
 
 CALLS_F = 'int f(void); int main(void) { return f(); }'
 
@@ -73,6 +74,7 @@ def test_static_link_ignores_shared_objects(t):
     t.run('app', status=1)
 
 
+@only('x86_64')
 def test_shared_object_in_a_static_link_is_refused(t):
     shared(t, 'libf.so', 2)
     t.link('app', '-static', t.cc('m.o', CALLS_F), 'libf.so', ok=False).says('libf.so')

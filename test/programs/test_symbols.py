@@ -7,6 +7,7 @@ import pytest
 
 from kldtest import KINDS
 from kldtest import deviates
+from kldtest import only
 
 # Prints nothing, answers with the value of `x`.
 RETURNS_X = 'extern int x; int main(void) { return x; }'
@@ -743,6 +744,7 @@ def test_library_named_twice_by_different_paths(t):
     assert [n for n in t.elf('app').needed if 'libs' in n] == ['libs.so.1']
 
 
+@only('x86_64')
 def test_equal_absolute_definitions_agree(t):
     x, same, other = [t.asm(name, f'.globl x\nx = {value}\n.section .note.GNU-stack\n')
                       for name, value in (('x.o', 5), ('same.o', 5), ('other.o', 6))]

@@ -189,6 +189,7 @@ def test_imported_variable_is_relaxed_to_initial_exec(t, compiler):
     assert t.elf('app').dynrelocs_of('shared_value') == ['TPOFF']
 
 
+@only('x86_64')
 def test_global_dynamic_uses_a_pair_of_relocations(t, compiler):
     t.link('libb.so', '-shared', t.cc('b.o', SHARED, '-fPIC'))
     elf = t.elf('libb.so')
@@ -198,6 +199,7 @@ def test_global_dynamic_uses_a_pair_of_relocations(t, compiler):
     assert 'STATIC_TLS' not in elf.dyn_flags()
 
 
+@only('x86_64')
 def test_local_dynamic_needs_one_module_relocation(t, compiler):
     source = ''.join(f'static __thread int v{i} = {i}; int *f{i}(void) {{ return &v{i}; }}\n'
                      for i in range(5))

@@ -4,6 +4,7 @@ import pytest
 
 from kldtest import KINDS
 from kldtest import deviates
+from kldtest import only
 
 FUNCTIONS = r'''
     int f(void) { return 1; }
@@ -283,6 +284,7 @@ def test_versioned_reference_needs_that_version(t):
     t.link('app', m, 'libx.so', ok=False).says('f@V9')
 
 
+@only('x86_64')
 def test_reference_with_the_version_of_libc(t):
     m = t.cc('m.o', r'''
         #include <string.h>
@@ -307,6 +309,7 @@ def test_weak_versions(t):
     t.run('app', status=3)
 
 
+@only('x86_64')
 def test_version_numbers_are_consistent(t):
     """Indices of needed and defined versions share one space and do not collide."""
     versioned(t, 'A1 { global: f; local: *; };', FUNCTIONS, name='liba.so')
