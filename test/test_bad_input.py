@@ -501,3 +501,18 @@ def test_changed_bytes(files, which, name, options):
             table = dice.choice(tables) if dice.random() < 0.9 else range(len(data))
             changed[dice.choice(table)] = dice.choice((0, 1, 0x7f, 0x80, 0xff, dice.randrange(256)))
         files.run(changed, *options, name=name)
+
+
+# -- link-time optimisation ----------------------------------------------------------------------
+
+def test_gimple_without_machine_code(t):
+    a = t.cc('a.o', 'int main(void) { return 0; }', '-flto', '-fno-fat-lto-objects')
+    t.link('app', a, '-fno-lto', ok=False).says('a.o', 'GIMPLE', '-ffat-lto-objects')
+
+
+def test_gimple_beside_machine_code(t):
+    a = t.cc('a.o', 'int main(void) { return 3; }', '-flto', '-ffat-lto-objects')
+    t.link('app', a, '-fno-lto')
+    t.run('app', status=3)
+    t.ld('r.o', '-r', a)
+    assert not [s.name for s in t.elf('r.o').sections if 'lto' in s.name]

@@ -459,6 +459,17 @@ static uint8_t atom_flags(const elf_shdr *sh)
                      (sh->sh_type == SHT_NOBITS ? KLD_ATOM_ZERO : 0));
 }
 
+/* GCC's header of its bytecode, in .gnu.lto_.lto.HASH: two 16-bit versions, then a byte that says
+ * whether the object has no machine code beside it (gcc/lto-section-names.h, struct lto_section). */
+static bool is_only_gimple(const struct elf_object *obj, const elf_shdr *sh, struct kld_str name)
+{
+    enum { SLIM = 4 };
+    struct kld_bytes bytes;
+    return kld_str_starts(name, ".gnu.lto_.lto.") && sh->sh_type != SHT_NOBITS &&
+           kld_bytes_part(obj->base.bytes, sh->sh_offset, sh->sh_size, &bytes) &&
+           bytes.len > SLIM && bytes.ptr[SLIM];
+}
+
 /* Sections that say something to the linker and are not copied. True if it was one. */
 static bool take_special(struct kld_session *ctx, struct elf_object *obj, uint32_t i,
                          struct kld_str name)
@@ -481,7 +492,7 @@ static bool take_special(struct kld_session *ctx, struct elf_object *obj, uint32
         return true;
     }
     if (kld_str_starts(name, ".gnu.lto_")) {
-        if (kld_str_starts(name, ".gnu.lto_.symtab"))
+        if (is_only_gimple(obj, sh, name))
             kld_error(ctx, "lto", &(struct kld_where){.file = &obj->base},
                       "GIMPLE bytecode: link-time optimisation is not supported; compile without "
                       "-flto or with -ffat-lto-objects");
@@ -514,9 +525,9 @@ static bool has_atom(struct kld_session *ctx, struct elf_object *obj, uint32_t i
         kld_bad_file(ctx, &obj->base, "section %u: CREL relocations are not supported yet", i);
         return false;
     }
-    if ((sh->sh_flags & SHF_EXCLUDE) && !elf_state(ctx)->is_relocatable)
+    if (take_special(ctx, obj, i, elf_section_name(obj, i)))
         return false;
-    return !take_special(ctx, obj, i, elf_section_name(obj, i));
+    return !(sh->sh_flags & SHF_EXCLUDE) || elf_state(ctx)->is_relocatable;
 }
 
 static void fill_atom(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
