@@ -67,12 +67,12 @@ static bool avoid_erratum(const struct elf_fixup *f, uint64_t target)
         a64_put_adr(f->field, (uint64_t)distance);
         return true;
     }
-    if (may_have_erratum(f)) {
-        struct kld_where where = elf_where(f->atom, f->rel->r_offset);
-        kld_error(f->ctx, "erratum-843419", &where,
-                  "instructions with the Cortex-A53's erratum 843419, too far from their target to "
-                  "be rewritten; --no-fix-cortex-a53-843419 leaves them as they are");
-    }
+    /* Once, and without its place: which thread comes first must not show. */
+    if (may_have_erratum(f) && !atomic_exchange(&elf_state(f->ctx)->erratum_left, true))
+        kld_warning(
+            f->ctx, "erratum-843419", NULL,
+            "--fix-cortex-a53-843419: code with the erratum that is further than 1 MiB from "
+            "its data is left as it is");
     return false;
 }
 
