@@ -6,34 +6,14 @@
 
 enum { NOP = 0xd503201f };
 
-/* ---- range checks ---- */
-
-/* Signed fields of `bits` bits; addresses (not distances) may be meant either way. */
-static void check_range(const struct elf_fixup *f, uint64_t value, unsigned bits, bool is_signed)
-{
-    int64_t min = -(1ll << (bits - 1));
-    uint64_t max = (1ull << (is_signed ? bits - 1 : bits)) - 1;
-    if ((int64_t)value < min || (int64_t)value > (int64_t)max)
-        elf_report_overflow(f, value, min, max);
-}
-
-static void report_alignment(const struct elf_fixup *f, uint64_t value, unsigned align)
-{
-    struct kld_str name = elf_target_name(f->ctx, f->obj, f->r_sym);
-    struct kld_where where = elf_where(f->atom, f->rel->r_offset);
-    kld_error(f->ctx, "bad-relocation", &where,
-              "relocation %s: 0x%llx is not a multiple of %u; references '%.*s'",
-              elf_reloc_name(f->ctx, f->type), (unsigned long long)value, align, KLD_FMT(name));
-}
-
 /* ---- fields ---- */
 
 /* A distance in words, `width` bits of it at bit `lo` */
 static void put_words(const struct elf_fixup *f, uint64_t distance, unsigned lo, unsigned width)
 {
-    check_range(f, distance, width + 2, true);
+    elf_check_range(f, distance, width + 2, true);
     if (distance & 3)
-        report_alignment(f, distance, 4);
+        elf_report_alignment(f, distance, 4);
     a64_put_bits(f->field, lo, width, distance >> 2);
 }
 
@@ -83,7 +63,7 @@ static void put_page(const struct elf_fixup *f, uint64_t target)
     if (f->ctx->options.fix_cortex_a53_843419 && (f->p & 0xfff) >= 0xff8 &&
         avoid_erratum(f, target))
         return;
-    check_range(f, distance, 33, true);
+    elf_check_range(f, distance, 33, true);
     a64_put_adr(f->field, distance >> 12);
 }
 
@@ -91,7 +71,7 @@ static void put_page(const struct elf_fixup *f, uint64_t target)
 static void put_low(const struct elf_fixup *f, uint64_t value, unsigned scale)
 {
     if (value & ((1u << scale) - 1))
-        report_alignment(f, value, 1u << scale);
+        elf_report_alignment(f, value, 1u << scale);
     a64_put_imm12(f->field, value, scale);
 }
 
@@ -139,7 +119,7 @@ static uint64_t slot(const struct elf_fixup *f, uint32_t number)
  *  movz x0, v, lsl 16; movk x0, v; nop; nop                with the offset itself */
 static void apply_tlsdesc(const struct elf_fixup *f)
 {
-    enum elf_tls to = a64_tls_desc(f->elf, elf_fixup_class(f));
+    enum elf_tls to = elf_tls(f->elf, elf_fixup_class(f));
     if (to != ELF_TLS_KEEP &&
         (f->type == R_AARCH64_TLSDESC_ADD_LO12 || f->type == R_AARCH64_TLSDESC_CALL)) {
         kld_put32(f->field, NOP);
@@ -148,7 +128,7 @@ static void apply_tlsdesc(const struct elf_fixup *f)
     bool high = f->type == R_AARCH64_TLSDESC_ADR_PAGE21;
     if (to == ELF_TLS_LE) {
         uint64_t x = tp_value(f);
-        check_range(f, x, 32, false);
+        elf_check_range(f, x, 32, false);
         kld_put32(f->field, high ? 0xd2a00000 : 0xf2800000);
         put_movw(f, x, high ? 16 : 0, false);
         return;
@@ -199,18 +179,18 @@ static void apply_edge(const struct elf_fixup *f)
     switch (f->type) {
     case R_AARCH64_ABS64: apply_word(f, x); break;
     case R_AARCH64_ABS32:
-        check_range(f, x, 32, false);
+        elf_check_range(f, x, 32, false);
         kld_put32(f->field, (uint32_t)x);
         break;
     case R_AARCH64_ABS16:
-        check_range(f, x, 16, false);
+        elf_check_range(f, x, 16, false);
         kld_put16(f->field, (uint16_t)x);
         break;
     case R_AARCH64_PREL64: kld_put64(f->field, x - f->p); break;
     case R_AARCH64_PREL32: elf_put_s32(f, f->field, x - f->p); break;
     case A64_R_PLT32: elf_put_s32(f, f->field, elf_fixup_branch(f) + (uint64_t)f->a - f->p); break;
     case R_AARCH64_PREL16:
-        check_range(f, x - f->p, 16, false);
+        elf_check_range(f, x - f->p, 16, false);
         kld_put16(f->field, (uint16_t)(x - f->p));
         break;
     case R_AARCH64_MOVW_UABS_G0: put_movw(f, x, 0, true); break;
@@ -222,7 +202,7 @@ static void apply_edge(const struct elf_fixup *f)
     case R_AARCH64_MOVW_UABS_G3: put_movw(f, x, 48, false); break;
     case R_AARCH64_LD_PREL_LO19: put_words(f, x - f->p, 5, 19); break;
     case R_AARCH64_ADR_PREL_LO21:
-        check_range(f, x - f->p, 21, true);
+        elf_check_range(f, x - f->p, 21, true);
         a64_put_adr(f->field, x - f->p);
         break;
     case R_AARCH64_ADR_PREL_PG_HI21: put_page(f, x); break;
@@ -274,13 +254,7 @@ void a64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_ob
     struct elf_fixup f = {.ctx = ctx, .obj = obj, .elf = elf_state(ctx), .atom = atom};
     const elf_rela *rels = atom->edges;
     for (uint32_t i = 0; i < atom->nedges; i++) {
-        const elf_rela *rel = &rels[i];
-        f.rel = rel;
-        f.type = ELF64_R_TYPE(rel->r_info);
-        f.r_sym = ELF64_R_SYM(rel->r_info);
-        f.p = atom->addr + rel->r_offset;
-        f.a = rel->r_addend;
-        f.field = out + rel->r_offset;
+        elf_fixup_next(&f, &rels[i], out);
         apply_edge(&f);
     }
 }
@@ -300,14 +274,11 @@ void a64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct 
             elf_report_unsound(ctx, obj, atom, rel);
             continue;
         }
-        f.rel = rel;
-        f.type = ELF64_R_TYPE(rel->r_info);
-        f.r_sym = ELF64_R_SYM(rel->r_info);
-        f.a = rel->r_addend;
-        f.field = out + rel->r_offset;
+        elf_fixup_next(&f, rel, out);
         struct elf_target t = elf_resolve(ctx, obj, f.r_sym, rel->r_addend);
         uint64_t x = kld_unlikely(t.discarded) ? dead : t.value + (uint64_t)rel->r_addend;
-        f.p = t.discarded ? 0 : atom->addr + rel->r_offset;
+        if (t.discarded)
+            f.p = 0;
         switch (f.type) {
         case R_AARCH64_NONE:
         case A64_R_NONE2: break;
@@ -316,7 +287,7 @@ void a64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct 
         case R_AARCH64_PREL64: kld_put64(f.field, x - f.p); break;
         case R_AARCH64_PREL32: elf_put_s32(&f, f.field, x - f.p); break;
         case R_AARCH64_TLS_DTPREL:
-            kld_put64(f.field, t.discarded ? 0 : (uint64_t)a64_dtp_offset(ctx, x));
+            kld_put64(f.field, t.discarded ? 0 : elf_dtp_offset(f.elf, x));
             break;
         default: {
             struct kld_where where = elf_where(atom, rel->r_offset);

@@ -81,11 +81,6 @@ int64_t a64_tp_offset(const struct kld_session *ctx, uint64_t address)
     return (int64_t)(address - elf->tls_start + kld_align_up(16, elf->tls_align));
 }
 
-int64_t a64_dtp_offset(const struct kld_session *ctx, uint64_t address)
-{
-    return (int64_t)(address - elf_state(ctx)->tls_start);
-}
-
 /* ---- single relocations ---- */
 
 static bool apply_one(uint32_t type, uint8_t *out, uint64_t place, uint64_t value, int64_t addend)
@@ -193,5 +188,4 @@ const struct elf_arch_ops a64_elf = {
     .got_reserved = 1,
     .lazy_target = lazy_target,
     .tp_offset = a64_tp_offset,
-    .dtp_offset = a64_dtp_offset,
 };

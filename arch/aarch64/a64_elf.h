@@ -25,12 +25,5 @@ void a64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_ob
 void a64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
                      const struct kld_atom *atom, uint8_t *out);
 int64_t a64_tp_offset(const struct kld_session *ctx, uint64_t address);
-int64_t a64_dtp_offset(const struct kld_session *ctx, uint64_t address);
-
-/* The model that a descriptor access becomes: the only one that is rewritten. */
-static inline enum elf_tls a64_tls_desc(const struct elf_link *elf, enum elf_class class)
-{
-    return elf_tls(elf, class);
-}
 
 #endif

@@ -4,7 +4,7 @@
 /* TLSDESC sequences: kept in shared objects, rewritten in programs (AAELF64 5.7.11). */
 static void scan_tlsdesc(const struct elf_edge *e)
 {
-    switch (a64_tls_desc(e->elf, e->class)) {
+    switch (elf_tls(e->elf, e->class)) {
     case ELF_TLS_KEEP: elf_need(e, KLD_SYM_NEED_TLSDESC); break;
     case ELF_TLS_IE: elf_need(e, KLD_SYM_NEED_GOTTP); break;
     case ELF_TLS_LE: break;

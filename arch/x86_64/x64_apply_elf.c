@@ -4,15 +4,11 @@
 #include "arch/x86_64/x64_elf.h"
 #include "formats/elf/elf_apply.h"
 
-/* ---- range checks ---- */
+/* ---- fields of 8 and 16 bits ---- */
 
-/* Fields of 8 and 16 bits: distances are signed, addresses may be meant either way. */
 static void put_small(const struct elf_fixup *f, uint64_t value, unsigned bits, bool is_signed)
 {
-    int64_t min = -(1ll << (bits - 1));
-    uint64_t max = (1ull << (is_signed ? bits - 1 : bits)) - 1;
-    if ((int64_t)value < min || (int64_t)value > (int64_t)max)
-        elf_report_overflow(f, value, min, max);
+    elf_check_range(f, value, bits, is_signed);
     if (bits == 8)
         *f->field = (uint8_t)value;
     else
@@ -43,7 +39,7 @@ static uint64_t dtp_value(const struct elf_fixup *f)
         return tp_value(f, f->a);
     if (elf_fixup_class(f) == ELF_TO_CONSTANT)
         return (uint64_t)f->a;
-    return (uint64_t)x64_dtp_offset(f->ctx, elf_fixup_value(f)) + (uint64_t)f->a;
+    return elf_dtp_offset(f->elf, elf_fixup_value(f)) + (uint64_t)f->a;
 }
 
 /* ---- families ---- */
@@ -210,13 +206,7 @@ void x64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_ob
     struct elf_fixup f = {.ctx = ctx, .obj = obj, .elf = elf_state(ctx), .atom = atom};
     const elf_rela *rels = atom->edges;
     for (uint32_t i = 0; i < atom->nedges;) {
-        const elf_rela *rel = &rels[i];
-        f.rel = rel;
-        f.type = ELF64_R_TYPE(rel->r_info);
-        f.r_sym = ELF64_R_SYM(rel->r_info);
-        f.p = atom->addr + rel->r_offset;
-        f.a = rel->r_addend;
-        f.field = out + rel->r_offset;
+        elf_fixup_next(&f, &rels[i], out);
         i += apply_edge(&f, i);
     }
 }
@@ -273,15 +263,13 @@ void x64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct 
             kld_put64(field, x);
             continue;
         }
-        f.rel = rel;
-        f.type = type;
-        f.r_sym = r_sym;
-        f.p = t.discarded ? 0 : atom->addr + rel->r_offset;
-        f.field = field;
+        elf_fixup_next(&f, rel, out);
+        if (t.discarded)
+            f.p = 0;
         if (type == R_X86_64_SIZE32 || type == R_X86_64_SIZE64)
             x = elf_fixup_size(&f) + (uint64_t)rel->r_addend;
         else if ((type == R_X86_64_DTPOFF32 || type == R_X86_64_DTPOFF64) && !t.discarded)
-            x = (uint64_t)x64_dtp_offset(ctx, x);
+            x = elf_dtp_offset(f.elf, x);
         apply_debug_edge(&f, x);
     }
 }

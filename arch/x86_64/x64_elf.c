@@ -143,11 +143,6 @@ int64_t x64_tp_offset(const struct kld_session *ctx, uint64_t address)
     return (int64_t)(address - kld_align_up(elf->tls_end, elf->tls_align));
 }
 
-int64_t x64_dtp_offset(const struct kld_session *ctx, uint64_t address)
-{
-    return (int64_t)(address - elf_state(ctx)->tls_start);
-}
-
 /* ---- single relocations ---- */
 
 static bool apply_one(uint32_t type, uint8_t *out, uint64_t place, uint64_t value, int64_t addend)
@@ -259,5 +254,4 @@ const struct elf_arch_ops x64_elf = {
     .got_plt_reserved = 3,
     .lazy_target = lazy_target,
     .tp_offset = x64_tp_offset,
-    .dtp_offset = x64_dtp_offset,
 };

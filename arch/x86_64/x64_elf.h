@@ -37,7 +37,6 @@ void x64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_ob
 void x64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
                      const struct kld_atom *atom, uint8_t *out);
 int64_t x64_tp_offset(const struct kld_session *ctx, uint64_t address);
-int64_t x64_dtp_offset(const struct kld_session *ctx, uint64_t address);
 
 /* ---- decisions ---- */
 

@@ -13,6 +13,15 @@ void elf_report_overflow(const struct elf_fixup *f, uint64_t value, int64_t min,
               (unsigned long long)max, KLD_FMT(name));
 }
 
+void elf_report_alignment(const struct elf_fixup *f, uint64_t value, unsigned align)
+{
+    struct kld_str name = elf_target_name(f->ctx, f->obj, f->r_sym);
+    struct kld_where where = elf_where(f->atom, f->rel->r_offset);
+    kld_error(f->ctx, "bad-relocation", &where,
+              "relocation %s: 0x%llx is not a multiple of %u; references '%.*s'",
+              elf_reloc_name(f->ctx, f->type), (unsigned long long)value, align, KLD_FMT(name));
+}
+
 bool elf_has_plt(const struct kld_session *ctx, const struct kld_symbol *sym)
 {
     if (!sym || !sym->aux)

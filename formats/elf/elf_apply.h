@@ -38,7 +38,31 @@ static inline void elf_put_u32(const struct elf_fixup *f, uint8_t *field, uint64
     kld_put32(field, (uint32_t)value);
 }
 
+/* Fields of `bits` bits: distances are signed; addresses may be meant either way. */
+static inline void elf_check_range(const struct elf_fixup *f, uint64_t value, unsigned bits,
+                                   bool is_signed)
+{
+    int64_t min = -(1ll << (bits - 1));
+    uint64_t max = (1ull << (is_signed ? bits - 1 : bits)) - 1;
+    if (kld_unlikely((int64_t)value < min || (int64_t)value > (int64_t)max))
+        elf_report_overflow(f, value, min, max);
+}
+
+/* 0x... is not a multiple of `align` bytes. */
+void elf_report_alignment(const struct elf_fixup *f, uint64_t value, unsigned align);
+
 /* ---- values ---- */
+
+/* Goes to the next relocation of the atom that f is of. */
+static inline void elf_fixup_next(struct elf_fixup *f, const elf_rela *rel, uint8_t *out)
+{
+    f->rel = rel;
+    f->type = ELF64_R_TYPE(rel->r_info);
+    f->r_sym = ELF64_R_SYM(rel->r_info);
+    f->p = f->atom->addr + rel->r_offset;
+    f->a = rel->r_addend;
+    f->field = out + rel->r_offset;
+}
 
 /* What stands in debug information for the address of code that is not in the output. */
 uint64_t elf_tombstone(const struct elf_object *obj, const struct kld_atom *atom);
@@ -100,6 +124,12 @@ static inline uint64_t elf_fixup_got(const struct elf_fixup *f)
 static inline uint64_t elf_got_base(const struct elf_link *elf)
 {
     return elf->synth[ELF_GOT_PLT] ? elf->got_plt_addr : elf->got_addr;
+}
+
+/* The offset of an address in the module's thread-local block, as DTPREL relocations have it */
+static inline uint64_t elf_dtp_offset(const struct elf_link *elf, uint64_t address)
+{
+    return address - elf->tls_start - elf->arch->dtp_bias;
 }
 
 static inline uint64_t elf_fixup_size(const struct elf_fixup *f)

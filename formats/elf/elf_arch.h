@@ -68,11 +68,10 @@ struct elf_arch_ops {
     /* First value of a lazy .got.plt slot: address in the PLT entry that pushes the index. */
     uint64_t (*lazy_target)(const struct kld_session *ctx, uint64_t plt_entry);
 
-    /* Offset of the thread-local block from the thread pointer: the value of `address` (inside
-     * the PT_TLS image at [start, end), aligned) relative to the thread pointer, and to the
-     * module's block (DTPOFF). */
+    /* Thread-local storage: the offset of an address inside the PT_TLS image from the thread
+     * pointer, and how far behind the start of a module's block its DTPREL offsets count from. */
     int64_t (*tp_offset)(const struct kld_session *ctx, uint64_t address);
-    int64_t (*dtp_offset)(const struct kld_session *ctx, uint64_t address);
+    uint32_t dtp_bias;
 };
 
 #endif

@@ -3,6 +3,7 @@
  * Needs: scan has set the KLD_SYM_NEED_* flags. Symbols get their slots in the order of their ids
  * (which depends on the inputs alone), locals after them in file order; the tables become atoms.
  * The dynamic relocations of the slots are elf_dynrel.c's. */
+#include "formats/elf/elf_apply.h"
 #include "formats/elf/elf_symbols.h"
 #include "formats/elf/elf_tables.h"
 #include "src/layout.h"
@@ -264,7 +265,7 @@ static void write_got_entry(struct kld_session *ctx, const struct elf_got_entry 
     case ELF_GOT_TLSGD:
         if (!elf->is_shared)
             kld_put64(out, 1);
-        kld_put64(out + 8, (uint64_t)elf->arch->dtp_offset(ctx, address));
+        kld_put64(out + 8, elf_dtp_offset(elf, address));
         break;
     case ELF_GOT_TLSDESC:
     case ELF_GOT_TLSLD: break;
