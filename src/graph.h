@@ -30,6 +30,7 @@ enum kld_atom_kind {
     KLD_ATOM_GENERATED, /* written by generate() */
     KLD_ATOM_PIECES,    /* a mergeable section, cut up: see merge.h; has no place of its own */
     KLD_ATOM_RECORDS,   /* the format splits and writes it itself (unwind tables) */
+    KLD_ATOM_SHRUNK,    /* layout took bytes out of it: apply copies those that are left as well */
 };
 
 enum {

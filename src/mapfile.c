@@ -40,8 +40,9 @@ static void add_symbol(struct map *m, const struct kld_atom *atom, struct kld_st
         !m->place_of[atom->section] || !name.len)
         return;
     struct entry *e = kld_vec_push(m->arena, &m->entries);
-    *e = (struct entry){
-        m->place_of[atom->section] - 1, atom->addr + value, atom, name, size, m->entries.len};
+    uint64_t address = m->ctx->format->place_address(atom, value);
+    size = m->ctx->format->place_address(atom, value + size) - address;
+    *e = (struct entry){m->place_of[atom->section] - 1, address, atom, name, size, m->entries.len};
 }
 
 static void add_locals(struct map *m, const struct kld_file *file)

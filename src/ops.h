@@ -89,6 +89,9 @@ struct kld_format_ops {
     /* The address of a symbol, once addresses are final. */
     uint64_t (*symbol_address)(const struct kld_session *ctx, const struct kld_symbol *sym);
 
+    /* The address in the output of an offset that the input has in the atom. */
+    uint64_t (*place_address)(const struct kld_atom *atom, uint64_t offset);
+
     /* What the input calls an atom (its section), for messages. */
     struct kld_str (*atom_name)(const struct kld_atom *atom);
     /* Decodes up to cap edges of the atom beginning with number *from; returns how many and

@@ -51,6 +51,7 @@ static void compose(struct kld_session *ctx, struct kld_worker *worker, const st
         if (a->nedges)
             ctx->format->apply(ctx, worker, a, out);
         break;
+    case KLD_ATOM_SHRUNK: ctx->format->apply(ctx, worker, a, out); break;
     case KLD_ATOM_PIECES: break;
     }
 }

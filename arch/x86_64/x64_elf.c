@@ -224,6 +224,7 @@ static void emitted(const struct kld_session *ctx, const struct elf_object *obj,
 
 const struct elf_arch_ops x64_elf = {
     .machine = EM_X86_64,
+    .execstack_by_default = true,
     .r_none = R_X86_64_NONE,
     .r_abs = R_X86_64_64,
     .r_relative = R_X86_64_RELATIVE,

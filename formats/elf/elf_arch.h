@@ -23,8 +23,18 @@ struct elf_reloc_info {
     bool address_taken; /* the target's address becomes data, not just a branch: for icf */
 };
 
+/* The section in which objects say what they were compiled for, where the CPU has one: merged
+ * (elf_arch_ops.merge), and part of the output with a segment of its own. */
+struct elf_attributes {
+    const char *section;
+    uint32_t type;    /* SHT_* */
+    uint32_t segment; /* PT_* */
+};
+
 struct elf_arch_ops {
     uint16_t machine; /* EM_* */
+    /* An object without .note.GNU-stack asks for an executable stack. */
+    bool execstack_by_default;
     /* Dynamic relocations */
     uint32_t r_none, r_abs, r_relative, r_irelative, r_glob_dat, r_jump_slot, r_copy, r_dtpmod,
         r_dtpoff, r_tpoff, r_tlsdesc;
@@ -45,6 +55,25 @@ struct elf_arch_ops {
     /* Applies one relocation that generic code met outside an atom's loop (unwind records):
      * writes value s + addend - place. False: not possible for this type. */
     bool (*apply_one)(uint32_t type, uint8_t *out, uint64_t place, uint64_t value, int64_t addend);
+    /* Relaxation (elf_shrink.h); plan_cuts NULL: there is none. plan_cuts finds what may go of an
+     * atom and returns it with offset, edge and how set, not yet the atom's; NULL: nothing. Cuts
+     * that check_cuts finds out of reach, or within slack bytes of that, are taken back (how 0);
+     * it returns whether there were some. cut_size tells how many bytes a cut takes out when it
+     * comes to be at offset `at` of the shortened atom. */
+    struct elf_shrunk *(*plan_cuts)(struct kld_session *ctx, struct kld_worker *worker,
+                                    struct elf_object *obj, struct kld_atom *atom);
+    bool (*check_cuts)(struct kld_session *ctx, struct elf_object *obj, struct elf_shrunk *s,
+                       uint64_t slack);
+    uint32_t (*cut_size)(struct kld_session *ctx, const struct elf_object *obj,
+                         const struct kld_atom *atom, const struct elf_cut *cut, uint64_t at);
+    /* Name of the symbol whose address programs keep in a register, to reach small data from; or
+     * NULL. */
+    const char *gp_symbol;
+    const struct elf_attributes *attributes; /* or NULL */
+    /* Once, when all objects are known: e_flags of the output (elf_link.e_flags), and its
+     * attributes (elf_link.attributes); reports objects that do not go together. May be NULL. */
+    void (*merge)(struct kld_session *ctx);
+
     /* --emit-relocs: if apply makes another instruction of the one at `in`, changes *out, which is
      * the relocation as it is written, accordingly. May be NULL. */
     void (*emitted)(const struct kld_session *ctx, const struct elf_object *obj,

@@ -69,12 +69,9 @@ enum outcome { NOTHING, RELATIVE, RELR, SYMBOLIC, IRELATIVE };
 /* The address of an ifunc's resolver. */
 static uint64_t resolver_address(const struct kld_symbol *sym)
 {
-    const struct kld_atom *atom = sym->atom;
     if (sym->kind != KLD_SYM_DEFINED || sym->in_section)
         return sym->value;
-    if (atom->flags & KLD_ATOM_FOLDED)
-        atom = atom->folded_into;
-    return atom->addr + sym->value;
+    return elf_atom_address(elf_output_atom(sym->atom), sym->value);
 }
 
 static bool fits_relr(const struct kld_session *ctx, const struct kld_atom *atom, uint64_t offset)
@@ -126,7 +123,7 @@ static struct entry make_entry(const struct kld_session *ctx, const struct elf_o
     const struct elf_arch_ops *arch = elf->arch;
     const struct kld_atom *atom = &obj->base.atoms[d->atom];
     const elf_rela *rel = (const elf_rela *)atom->edges + d->edge;
-    struct entry e = {.place = atom->addr + rel->r_offset, .addend = rel->r_addend};
+    struct entry e = {.place = elf_atom_address(atom, rel->r_offset), .addend = rel->r_addend};
     if (outcome == IRELATIVE) {
         e.type = arch->r_irelative;
         e.addend += (int64_t)(t->sym ? resolver_address(t->sym) : t->value);
@@ -270,7 +267,7 @@ static void collect_relr(struct kld_session *ctx)
             const struct kld_atom *atom = &obj->base.atoms[r->atom];
             if (d->relr_places)
                 d->relr_places[n] =
-                    atom->addr + ((const elf_rela *)atom->edges + r->edge)->r_offset;
+                    elf_atom_address(atom, ((const elf_rela *)atom->edges + r->edge)->r_offset);
             n++;
         }
     }

@@ -210,10 +210,7 @@ static const struct kld_section *home_section(const struct kld_session *ctx,
         return NULL;
     if (sym->in_section)
         return sym->section;
-    const struct kld_atom *atom = sym->atom;
-    if (atom->flags & KLD_ATOM_FOLDED)
-        atom = atom->folded_into;
-    return ctx->sections.data[atom->section];
+    return ctx->sections.data[elf_output_atom(sym->atom)->section];
 }
 
 static void fill_symbol(const struct kld_session *ctx, const struct kld_symbol *sym, Elf64_Sym *out)
@@ -221,7 +218,7 @@ static void fill_symbol(const struct kld_session *ctx, const struct kld_symbol *
     const struct elf_link *elf = elf_state(ctx);
     unsigned bind = sym->weak ? STB_WEAK : sym->unique ? STB_GNU_UNIQUE : STB_GLOBAL;
     out->st_info = ELF64_ST_INFO(bind, dynamic_type(sym));
-    out->st_size = sym->size;
+    out->st_size = elf_symbol_size(sym);
     if (sym->imported && sym->kind != KLD_SYM_DEFINED) {
         if (sym->kind == KLD_SYM_IMPORTED) {
             bind = kld_symbol_has(sym, KLD_SYM_REF_STRONG) ? STB_GLOBAL : STB_WEAK;
@@ -241,7 +238,7 @@ static void fill_symbol(const struct kld_session *ctx, const struct kld_symbol *
         out->st_value -= elf->tls_start;
     else if (sym->type == KLD_TYPE_IFUNC && !kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT) &&
              section && !sym->in_section)
-        out->st_value = sym->atom->addr + sym->value;
+        out->st_value = elf_atom_address(elf_output_atom(sym->atom), sym->value);
 }
 
 static void write_dynsym(struct kld_session *ctx, struct kld_worker *w, const struct kld_atom *atom,

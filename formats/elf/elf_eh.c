@@ -23,7 +23,7 @@
  * Sources: LSB Core 5.0, 10.6 (.eh_frame, .eh_frame_hdr); x86-64 psABI 4.2.4. */
 #define XXH_INLINE_ALL
 #include "formats/elf/elf_eh.h"
-#include "formats/elf/elf_arch.h"
+#include "formats/elf/elf_reloc.h"
 #include "src/layout.h"
 #include <stdlib.h>
 #include <xxhash.h>
@@ -115,25 +115,6 @@ static bool is_live(const struct elf_object *obj, const struct elf_eh_fde *fde)
 }
 
 /* ---- parse ---- */
-
-static int compare_rels(const void *a, const void *b)
-{
-    const elf_rela *x = a, *y = b;
-    return x->r_offset < y->r_offset ? -1 : x->r_offset > y->r_offset;
-}
-
-static void sort_rels(struct kld_worker *worker, struct elf_eh_section *s)
-{
-    uint32_t i = 1;
-    while (i < s->nrelas && s->relas[i - 1].r_offset <= s->relas[i].r_offset)
-        i++;
-    if (i >= s->nrelas)
-        return;
-    elf_rela *copy = KLD_NEW_ARRAY(&worker->arena, Elf64_Rela, s->nrelas);
-    memcpy(copy, s->relas, s->nrelas * sizeof(*copy));
-    qsort(copy, s->nrelas, sizeof(*copy), compare_rels);
-    s->relas = copy;
-}
 
 static bool bad_record(struct kld_session *ctx, const struct kld_atom *atom, uint64_t offset,
                        const char *text)
@@ -273,7 +254,7 @@ void elf_eh_parse(struct kld_session *ctx, struct kld_worker *worker, struct elf
         s->nfdes = s->ncies = 0;
         return;
     }
-    sort_rels(worker, s);
+    s->relas = elf_sorted_relas(worker, s->relas, s->nrelas);
     s->cies = KLD_NEW_ARRAY(&worker->arena, struct elf_eh_cie, s->ncies);
     /* Most of the records of a C++ object are of groups that another object keeps. */
     struct elf_eh_fde *all =

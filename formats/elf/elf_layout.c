@@ -1,8 +1,8 @@
 /* elf_layout.c - addresses, file offsets and headers.
  *
  * Needs: session.order and session.segments (elf_place.c). One bounded loop gives addresses;
- * it runs again only when a table whose size depends on addresses (.relr.dyn) has grown.
- * Afterwards addresses, symbols and file offsets are final. */
+ * it runs again only when sizes that depend on addresses have changed: relaxation shortens code,
+ * .relr.dyn grows. Afterwards addresses, symbols and file offsets are final. */
 #include "formats/elf/elf_symbols.h"
 #include "formats/elf/elf_tables.h"
 #include "src/layout.h"
@@ -63,6 +63,7 @@ static void write_headers(struct kld_session *ctx, struct kld_worker *w,
         .e_entry = elf->is_relocatable ? 0 : entry_address(ctx),
         .e_phoff = ctx->segments.len ? sizeof(Elf64_Ehdr) : 0,
         .e_shoff = elf->section_headers->offset,
+        .e_flags = elf->e_flags,
         .e_ehsize = sizeof(Elf64_Ehdr),
         .e_phentsize = ctx->segments.len ? sizeof(Elf64_Phdr) : 0,
         .e_phnum = (uint16_t)ctx->segments.len,
@@ -402,6 +403,7 @@ static void set_points(struct kld_session *ctx)
         elf->points[ELF_AT_BSS] = elf->points[ELF_AT_EDATA];
     if (!elf->points[ELF_AT_ETEXT].section)
         elf->points[ELF_AT_ETEXT] = elf->points[ELF_AT_HEADERS];
+    set_point(elf, ELF_AT_GP, elf->headers, elf->gp_addr);
     struct kld_atom *plt = elf->synth[ELF_RELA_PLT];
     elf->points[ELF_AT_IPLT_START] = elf->points[ELF_AT_IPLT_END] = elf->points[ELF_AT_HEADERS];
     if (plt) { /* ld.so, or the start code of a static PIE, finds it through .dynamic */
@@ -416,6 +418,27 @@ static void set_points(struct kld_session *ctx)
         set_point(elf, ELF_AT_GOT, ctx->sections.data[got->section], got->addr);
 }
 
+/* GNU ld's choice: in the middle of what is within reach of a 12-bit offset around the start of the
+ * small data, but no further back than it takes to have the end of all data in reach. */
+static uint64_t gp_address(struct kld_session *ctx)
+{
+    enum { REACH = 0x800 };
+    uint64_t data = UINT64_MAX, small = UINT64_MAX, end = 0;
+    for (uint32_t i = 0; i < ctx->norder; i++) {
+        const struct kld_section *s = ctx->order[i];
+        if (!takes_memory(s) || s->relro || !(s->flags & KLD_ATOM_WRITE))
+            continue;
+        data = KLD_MIN(data, s->addr);
+        end = s->addr + s->size;
+        if (strcmp(s->name, ".sdata") == 0 || (s->flags & KLD_ATOM_ZERO))
+            small = KLD_MIN(small, s->addr);
+    }
+    if (!end)
+        return 0;
+    uint64_t last = end > data + 2 * REACH ? end - REACH : data + REACH;
+    return KLD_MIN(KLD_MIN(small, end) + REACH, last);
+}
+
 static void set_table_addresses(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
@@ -424,6 +447,8 @@ static void set_table_addresses(struct kld_session *ctx)
     elf->plt_addr = synth_address(elf, ELF_PLT);
     elf->plt_got_addr = synth_address(elf, ELF_PLT_GOT);
     elf->plt_sec_addr = synth_address(elf, ELF_PLT_SEC);
+    if (elf->gp_symbol)
+        elf->gp_addr = gp_address(ctx);
     for (size_t i = 0; i < ctx->segments.len; i++) {
         const struct kld_segment *seg = &ctx->segments.data[i];
         if (seg->type != PT_TLS)
@@ -451,7 +476,9 @@ void elf_layout(struct kld_session *ctx)
         kld_fix_addresses(ctx);
         measure_segments(ctx);
         set_table_addresses(ctx);
-        if (!elf_relr_update(ctx))
+        bool again = elf_shrink(ctx, round);
+        again |= elf_relr_update(ctx);
+        if (!again)
             break;
         if (round == MAX_ROUNDS) {
             kld_error(ctx, "internal", NULL, "internal error: addresses do not settle");

@@ -34,6 +34,7 @@ enum elf_synth {
     ELF_NOTE_PROPERTY,
     ELF_NOTE_BUILD_ID,
     ELF_NOTE_PACKAGE,
+    ELF_ATTRIBUTES,
     ELF_GNU_HASH,
     ELF_HASH,
     ELF_DYNSYM,
@@ -73,6 +74,7 @@ enum elf_image_point {
     ELF_AT_IPLT_START,
     ELF_AT_IPLT_END,
     ELF_AT_GOT, /* .got.plt, or .got where there is none or the CPU wants it so */
+    ELF_AT_GP,  /* elf_arch_ops.gp_symbol */
     ELF_AT_TLS,
     ELF_IMAGE_POINTS,
 };
@@ -141,6 +143,10 @@ struct elf_link {
     uint64_t entry_number;       /* -e NUMBER */
     struct kld_section *headers; /* pseudo-section of ELF and program headers */
     struct kld_section *section_headers;
+    uint32_t e_flags;             /* of the ELF header */
+    struct kld_bytes attributes;  /* contents of the CPU's own section: elf_arch_ops.attributes */
+    struct kld_symbol *gp_symbol; /* elf_arch_ops.gp_symbol, if something refers to it, */
+    uint64_t gp_addr;             /* and its address */
     uint64_t got_addr, got_plt_addr, plt_addr, plt_got_addr, plt_sec_addr;
     struct kld_symbol *got_symbol; /* _GLOBAL_OFFSET_TABLE_ */
     struct elf_versions *versions;

@@ -250,9 +250,24 @@ static void property_synth(struct kld_session *ctx)
     atom->generate = elf_property_write;
 }
 
+/* ---- what the CPU's own section says ---- */
+
+static void attributes_synth(struct kld_session *ctx)
+{
+    struct elf_link *elf = elf_state(ctx);
+    if (elf->arch->merge)
+        elf->arch->merge(ctx);
+    if (!elf->attributes.len)
+        return;
+    const struct elf_attributes *a = elf->arch->attributes;
+    elf_make(ctx, ELF_ATTRIBUTES, a->section, a->type, 0, 0, 0, elf->attributes.len)->data =
+        elf->attributes.ptr;
+}
+
 void elf_notes_synth(struct kld_session *ctx)
 {
     property_synth(ctx);
+    attributes_synth(ctx);
     build_id_synth(ctx);
     package_synth(ctx);
 }

@@ -9,6 +9,7 @@
 struct elf_eh;
 struct elf_gc_links;
 struct elf_properties;
+struct elf_shrunk;
 
 /* atom_of[] of sections that have no atom. Discarded: member of a COMDAT group that lost. */
 #define ELF_NO_ATOM   0u
@@ -46,14 +47,16 @@ struct elf_object {
     bool has_gnu_stack;
     bool has_warnings; /* .gnu.warning.SYMBOL sections: elf_warning.c */
     bool has_common;
-    uint32_t property_section; /* .note.gnu.property, or 0 */
-    uint32_t addrsig_section;  /* .llvm_addrsig, or 0 */
+    uint32_t property_section;   /* .note.gnu.property, or 0 */
+    uint32_t addrsig_section;    /* .llvm_addrsig, or 0 */
+    uint32_t attributes_section; /* of the CPU: elf_arch_ops.attributes, or 0 */
     /* Names of groups that are not global symbols: base.ids[base.nglobals + k] */
     KLD_VEC(struct kld_str) group_names;
     struct elf_eh *eh;             /* unwind records: elf_eh.h */
     struct elf_gc_links *gc_links; /* elf_gc.c */
     /* Dynamic relocations of its atoms: noted by scan (elf_need_dynrel), written by finish. */
     KLD_VEC(struct elf_dynrel) dynrels;
+    struct elf_shrunk *shrunk; /* atoms that layout shortened: elf_shrink.h */
 };
 
 /* Section number of symbol i, SHN_XINDEX resolved; values >= SHN_LORESERVE that are not indices
@@ -107,6 +110,40 @@ static inline struct elf_target elf_resolve(const struct kld_session *ctx,
                                             int64_t addend);
 
 #include "formats/elf/elf_link.h"
+#include "formats/elf/elf_shrink.h"
+
+/* The address of an offset of the input in an atom of the output. */
+static inline uint64_t elf_atom_address(const struct kld_atom *atom, uint64_t offset)
+{
+    if (kld_unlikely(atom->kind == KLD_ATOM_PIECES))
+        return kld_pieces_address(atom, offset);
+    if (kld_unlikely(atom->kind == KLD_ATOM_SHRUNK))
+        offset -= elf_shrunk_before(atom->extra, offset);
+    return atom->addr + offset;
+}
+
+/* The atom that is in the output for this one: another if it was folded into that. */
+static inline const struct kld_atom *elf_output_atom(const struct kld_atom *atom)
+{
+    return kld_unlikely(atom->flags & KLD_ATOM_FOLDED) ? atom->folded_into : atom;
+}
+
+/* Size in the output of what is at an offset of the input. */
+static inline uint64_t elf_size_in(const struct kld_atom *atom, uint64_t offset, uint64_t size)
+{
+    if (kld_unlikely(atom->kind == KLD_ATOM_SHRUNK))
+        size -=
+            elf_shrunk_before(atom->extra, offset + size) - elf_shrunk_before(atom->extra, offset);
+    return size;
+}
+
+/* st_size of a symbol in the output. */
+static inline uint64_t elf_symbol_size(const struct kld_symbol *sym)
+{
+    if (sym->kind != KLD_SYM_DEFINED || sym->in_section || !sym->atom)
+        return sym->size;
+    return elf_size_in(elf_output_atom(sym->atom), sym->value, sym->size);
+}
 
 /* The address of a symbol in the output, PLT entries and copies seen through. */
 uint64_t elf_symbol_address(const struct kld_session *ctx, const struct kld_symbol *sym);
@@ -138,15 +175,9 @@ static inline struct elf_target elf_resolve(const struct kld_session *ctx,
             atom = atom->folded_into;
         t.atom = atom;
         t.discarded = !atom->live;
-        if (atom->kind == KLD_ATOM_PIECES) {
-            if (ELF64_ST_TYPE(sym->st_info) == STT_SECTION)
-                t.value =
-                    kld_pieces_address(atom, sym->st_value + (uint64_t)addend) - (uint64_t)addend;
-            else
-                t.value = kld_pieces_address(atom, sym->st_value);
-        } else {
-            t.value = atom->addr + sym->st_value;
-        }
+        /* Where bytes move on their own, an addend to a section is part of the place. */
+        uint64_t inside = ELF64_ST_TYPE(sym->st_info) == STT_SECTION ? (uint64_t)addend : 0;
+        t.value = elf_atom_address(atom, sym->st_value + inside) - inside;
         if (kld_unlikely(obj->nlocals)) {
             t.sym = elf_local_symbol(obj, r_sym);
             if (t.sym && t.sym->type == KLD_TYPE_IFUNC && elf_state(ctx)->addresses)

@@ -72,6 +72,11 @@ static struct kld_section *anchor(struct kld_session *ctx)
     return elf_state(ctx)->headers;
 }
 
+static uint64_t place_address(const struct kld_atom *atom, uint64_t offset)
+{
+    return elf_atom_address(atom, offset);
+}
+
 static void scan(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file)
 {
     struct elf_object *obj = elf_object(file);
@@ -178,6 +183,7 @@ const struct kld_format_ops kld_format_elf = {
     .bind_all = elf_bind_all,
     .anchor = anchor,
     .symbol_address = elf_symbol_address,
+    .place_address = place_address,
     .atom_name = elf_atom_name,
     .local = elf_local,
     .edges = elf_edges,

@@ -8,6 +8,7 @@
  * Afterwards: session.order holds the sections of the output in file order, numbered from 1, and
  * session.segments the program headers, each with its first and last section. */
 #include <stdlib.h>
+#include "formats/elf/elf_arch.h"
 #include "formats/elf/elf_tables.h"
 #include "formats/elf/elf_version.h"
 #include "src/layout.h"
@@ -48,6 +49,8 @@ enum rank {
     RANK_GOT_PLT,
     RANK_DATA,
     RANK_OTHER_DATA,
+    RANK_SDATA,
+    RANK_SBSS,
     RANK_BSS,
     RANK_OTHER_BSS,
     RANK_LDATA,
@@ -103,6 +106,8 @@ static const struct {
     {".rela.plt", RANK_RELA_PLT},
     {".relr.dyn", RANK_RELA},
     {".rodata", RANK_RODATA},
+    {".sbss", RANK_SBSS},
+    {".sdata", RANK_SDATA},
     {".shstrtab", RANK_SHSTRTAB},
     {".strtab", RANK_STRTAB},
     {".symtab", RANK_SYMTAB},
@@ -165,7 +170,8 @@ static enum rank rank_of(const struct kld_session *ctx, const struct kld_section
             return wants_relro(ctx) ? RANK_RELRO_GOT : RANK_GOT;
         if (named[i].rank == RANK_GOT_PLT && got_plt_is_relro(ctx))
             return RANK_RELRO_GOT;
-        if (named[i].rank == RANK_BSS && !(s->flags & KLD_ATOM_ZERO))
+        if ((named[i].rank == RANK_BSS || named[i].rank == RANK_SBSS) &&
+            !(s->flags & KLD_ATOM_ZERO))
             return RANK_OTHER_DATA;
         return named[i].rank;
     }
@@ -412,7 +418,7 @@ static bool is_relro_section(const struct kld_section *s)
     return s->relro;
 }
 
-/* GNU ld's policy: executable if an object asks for it, or (on this CPU) says nothing at all. */
+/* GNU ld's policy: executable if an object asks for it, or (on some CPUs) says nothing at all. */
 static uint32_t stack_flags(struct kld_session *ctx)
 {
     if (ctx->options.z_execstack != KLD_AUTO)
@@ -421,7 +427,7 @@ static uint32_t stack_flags(struct kld_session *ctx)
         const struct elf_object *obj = elf_object(ctx->files[f]);
         if (obj->base.kind != KLD_FILE_OBJECT || obj->base.just_symbols || !obj->nshdrs)
             continue;
-        if (obj->execstack || !obj->has_gnu_stack) {
+        if (obj->execstack || (!obj->has_gnu_stack && elf_state(ctx)->arch->execstack_by_default)) {
             if (ctx->options.warn_execstack || !obj->execstack)
                 kld_warning(ctx, "executable-stack", &(struct kld_where){.file = &obj->base},
                             obj->execstack
@@ -451,6 +457,8 @@ static void make_segments(struct kld_session *ctx)
     run_segment(ctx, PT_TLS, PF_R, 1, is_tls_section);
     if (eh)
         add_segment(ctx, PT_GNU_EH_FRAME, PF_R, eh, 4);
+    if (of_synth(ctx, ELF_ATTRIBUTES))
+        add_segment(ctx, elf->arch->attributes->segment, PF_R, of_synth(ctx, ELF_ATTRIBUTES), 1);
     struct kld_segment *stack = add_segment(ctx, PT_GNU_STACK, stack_flags(ctx), NULL, 16);
     stack->memsize = ctx->options.z_stack_size;
     run_segment(ctx, PT_GNU_RELRO, PF_R, 1, is_relro_section);

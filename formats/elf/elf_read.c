@@ -491,6 +491,11 @@ static bool take_special(struct kld_session *ctx, struct elf_object *obj, uint32
         obj->addrsig_section = i;
         return true;
     }
+    const struct elf_attributes *attributes = elf_state(ctx)->arch->attributes;
+    if (attributes && sh->sh_type == attributes->type) {
+        obj->attributes_section = i;
+        return true;
+    }
     if (kld_str_starts(name, ".gnu.lto_")) {
         if (is_only_gimple(obj, sh, name))
             kld_error(ctx, "lto", &(struct kld_where){.file = &obj->base},

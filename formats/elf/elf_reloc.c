@@ -35,3 +35,40 @@ void elf_report_unsound(struct kld_session *ctx, const struct elf_object *obj,
         kld_error(ctx, "bad-relocation", &where, "%s: outside of the section (%llu bytes)",
                   arch->info[type].name, (unsigned long long)atom->size);
 }
+
+/* ---- order ---- */
+
+/* Merges two sorted halves, the first one's first where they are equal. */
+static void merge(Elf64_Rela *out, const Elf64_Rela *a, size_t na, const Elf64_Rela *b, size_t nb)
+{
+    while (na || nb) {
+        bool first = na && (!nb || a->r_offset <= b->r_offset);
+        *out++ = first ? *a++ : *b++;
+        na -= first;
+        nb -= !first;
+    }
+}
+
+static void sort(Elf64_Rela *relas, size_t n, Elf64_Rela *scratch)
+{
+    if (n < 2)
+        return;
+    size_t half = n / 2;
+    sort(relas, half, scratch);
+    sort(relas + half, n - half, scratch);
+    merge(scratch, relas, half, relas + half, n - half);
+    memcpy(relas, scratch, n * sizeof(*relas));
+}
+
+const elf_rela *elf_sorted_relas(struct kld_worker *worker, const elf_rela *relas, uint32_t n)
+{
+    uint32_t i = 1;
+    while (i < n && relas[i - 1].r_offset <= relas[i].r_offset)
+        i++;
+    if (i >= n)
+        return relas;
+    Elf64_Rela *copy = KLD_NEW_ARRAY(&worker->arena, Elf64_Rela, n);
+    memcpy(copy, relas, n * sizeof(*copy));
+    sort(copy, n, KLD_NEW_ARRAY(&worker->arena, Elf64_Rela, n));
+    return copy;
+}

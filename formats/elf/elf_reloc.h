@@ -20,6 +20,10 @@ struct kld_str elf_target_name(const struct kld_session *ctx, const struct elf_o
 void elf_report_unsound(struct kld_session *ctx, const struct elf_object *obj,
                         const struct kld_atom *atom, const elf_rela *rel);
 
+/* The relocations in the order of their offsets, those of one offset in the order they have: the
+ * same ones, or a copy in the worker's arena. */
+const elf_rela *elf_sorted_relas(struct kld_worker *worker, const elf_rela *relas, uint32_t n);
+
 /* Whether the relocation's numbers mean something: type, symbol, place. The rows are an argument
  * so that they are constants in the loop of a CPU. */
 static inline bool elf_is_sound(const struct elf_reloc_info *info, uint32_t ninfo,

@@ -218,7 +218,8 @@ static void mark_stack(struct kld_session *ctx)
         if (obj->base.kind != KLD_FILE_OBJECT || obj->base.just_symbols)
             continue;
         present |= obj->has_gnu_stack;
-        executable |= obj->execstack || !obj->has_gnu_stack;
+        executable |=
+            obj->execstack || (!obj->has_gnu_stack && elf_state(ctx)->arch->execstack_by_default);
     }
     if (ctx->options.z_execstack != KLD_AUTO)
         executable = ctx->options.z_execstack == KLD_YES;
@@ -260,7 +261,7 @@ static void translate(const struct kld_session *ctx, const struct relocs *r, con
         type = elf->arch->r_none;
         addend = 0;
     }
-    out->r_offset = r->atom->addr + in->r_offset;
+    out->r_offset = elf_atom_address(r->atom, in->r_offset);
     out->r_info = ELF64_R_INFO((uint64_t)number, type);
     out->r_addend = addend;
     if (number && !elf->is_relocatable && elf->arch->emitted && (r->atom->flags & KLD_ATOM_ALLOC))

@@ -163,6 +163,15 @@ void elf_scan_branch(const struct elf_edge *e)
         elf_scan_distance(e);
 }
 
+void elf_scan_local_exec(const struct elf_edge *e)
+{
+    if (e->elf->is_shared)
+        elf_reject_in_pic(e);
+    else if (e->class == ELF_TO_DYNAMIC)
+        elf_reject(e, "needs the variable in this program, but a shared library defines it; "
+                      "recompile with -fPIC");
+}
+
 /* ---- the target itself ---- */
 
 /* Thread-local for one file, ordinary for the other: reported. */

@@ -47,6 +47,8 @@ void elf_scan_word(const struct elf_edge *e);
 void elf_scan_narrow(const struct elf_edge *e);
 /* A distance, from the place or from the GOT. */
 void elf_scan_distance(const struct elf_edge *e);
+/* An offset from the thread pointer that is known when the program is linked. */
+void elf_scan_local_exec(const struct elf_edge *e);
 /* A branch, which may go through the PLT. */
 void elf_scan_branch(const struct elf_edge *e);
 

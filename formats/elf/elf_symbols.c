@@ -121,6 +121,18 @@ static void define_start_stop(struct kld_session *ctx)
     }
 }
 
+/* Programs only: a library has to use that of the program. */
+static void define_gp(struct kld_session *ctx)
+{
+    struct elf_link *elf = elf_state(ctx);
+    if (!elf->arch->gp_symbol || elf->is_shared)
+        return;
+    elf->gp_symbol = elf_provide(ctx, elf->arch->gp_symbol);
+    if (elf->gp_symbol)
+        *kld_vec_push(&ctx->arena, &elf->defined) =
+            (struct elf_defined){.sym = elf->gp_symbol, .point = ELF_AT_GP};
+}
+
 static void define_linker_symbols(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
@@ -147,6 +159,7 @@ static void define_linker_symbols(struct kld_session *ctx)
         *kld_vec_push(&ctx->arena, &elf->defined) =
             (struct elf_defined){.sym = sym, .point = image_symbols[i].point};
     }
+    define_gp(ctx);
     define_start_stop(ctx);
 }
 
@@ -456,16 +469,10 @@ uint64_t elf_symbol_address(const struct kld_session *ctx, const struct kld_symb
                 return elf_plt_address(ctx, sym);
     }
     switch (sym->kind) {
-    case KLD_SYM_DEFINED: {
+    case KLD_SYM_DEFINED:
         if (sym->in_section)
             return sym->section->addr + sym->value;
-        const struct kld_atom *atom = sym->atom;
-        if (atom->flags & KLD_ATOM_FOLDED)
-            atom = atom->folded_into;
-        if (atom->kind == KLD_ATOM_PIECES)
-            return kld_pieces_address(atom, sym->value);
-        return atom->addr + sym->value;
-    }
+        return elf_atom_address(elf_output_atom(sym->atom), sym->value);
     case KLD_SYM_ABSOLUTE: return sym->value;
     default: return 0;
     }

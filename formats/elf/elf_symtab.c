@@ -169,8 +169,8 @@ static bool is_needed(const struct walk *w, uint32_t file, uint32_t i)
 
 static const struct kld_atom *kept_atom(const struct kld_session *ctx, const struct kld_atom *atom)
 {
-    if (atom && (atom->flags & KLD_ATOM_FOLDED))
-        atom = atom->folded_into;
+    if (atom)
+        atom = elf_output_atom(atom);
     if (!atom || !atom->live || ctx->sections.data[atom->section]->discarded)
         return NULL;
     return atom;
@@ -255,8 +255,7 @@ static uint64_t local_value(const struct walk *w, const struct kld_atom *atom, c
 {
     if (!atom)
         return sym->st_value;
-    uint64_t value = atom->kind == KLD_ATOM_PIECES ? kld_pieces_address(atom, sym->st_value)
-                                                   : atom->addr + sym->st_value;
+    uint64_t value = elf_atom_address(atom, sym->st_value);
     return ELF64_ST_TYPE(sym->st_info) == STT_TLS ? tls_value(w, value) : value;
 }
 
@@ -294,7 +293,8 @@ static void put_local(struct walk *w, const struct part *part, uint32_t i)
         find_local(w, part, elf_sym_section(part->obj, i), &place);
         out->st_info = sym->st_info;
         out->st_other = sym->st_other;
-        out->st_size = sym->st_size;
+        out->st_size =
+            place.atom ? elf_size_in(place.atom, sym->st_value, sym->st_size) : sym->st_size;
         set_place(w, out, place.section);
         out->st_value = local_value(w, place.atom, sym);
     }
@@ -385,11 +385,8 @@ static void set_definition(struct walk *w, elf_sym *out, const struct kld_symbol
         out->st_value = sym->section->addr + sym->value;
         set_place(w, out, sym->section);
     } else {
-        const struct kld_atom *atom = sym->atom;
-        if (atom->flags & KLD_ATOM_FOLDED)
-            atom = atom->folded_into;
-        out->st_value = atom->kind == KLD_ATOM_PIECES ? kld_pieces_address(atom, sym->value)
-                                                      : atom->addr + sym->value;
+        const struct kld_atom *atom = elf_output_atom(sym->atom);
+        out->st_value = elf_atom_address(atom, sym->value);
         set_place(w, out, section_of(w->ctx, atom));
     }
     if (sym->type == KLD_TYPE_TLS)
@@ -399,7 +396,7 @@ static void set_definition(struct walk *w, elf_sym *out, const struct kld_symbol
 static void set_value(struct walk *w, elf_sym *out, const struct kld_symbol *sym)
 {
     bool plt = is_plt_entry(sym);
-    out->st_size = sym->size;
+    out->st_size = elf_symbol_size(sym);
     switch ((enum kld_symbol_kind)sym->kind) {
     case KLD_SYM_DEFINED:
         if (plt) {
