@@ -59,6 +59,11 @@ static void merge_flags(struct merged *m, const struct elf_object *obj)
 {
     struct elf_link *elf = elf_state(m->ctx);
     uint32_t flags = obj->ehdr->e_flags;
+    if (!has_code(obj)) {
+        if (!elf->e_flags) /* glibc looks at those of a library without code, too */
+            elf->e_flags = flags;
+        return;
+    }
     if (!m->flags_of) {
         m->flags_of = obj;
         elf->e_flags = flags;
@@ -265,8 +270,7 @@ void rv64_merge(struct kld_session *ctx)
         if (obj->base.kind != KLD_FILE_OBJECT || obj->base.just_symbols ||
             obj->base.format != ctx->format || !obj->ehdr)
             continue;
-        if (has_code(obj))
-            merge_flags(m, obj);
+        merge_flags(m, obj);
         read_attributes(m, obj);
     }
     write_attributes(m);

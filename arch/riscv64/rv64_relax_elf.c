@@ -21,21 +21,27 @@ struct candidate {
 
 /* ---- what it refers to ---- */
 
-static uint64_t target_address(const struct candidate *c, uint32_t r_sym)
+static bool is_call(uint32_t type)
 {
-    int64_t a = c->rel->r_addend;
-    const struct kld_symbol *sym;
-    if (r_sym >= c->obj->first_global) {
-        sym = elf_global(c->ctx, c->obj, r_sym);
-        return (elf_is_dynamic_symbol(sym) && elf_has_plt(c->ctx, sym)
-                    ? elf_plt_address(c->ctx, sym)
-                    : elf_symbol_address(c->ctx, sym)) +
-               (uint64_t)a;
+    return type == R_RISCV_CALL || type == R_RISCV_CALL_PLT;
+}
+
+/* S + A, as rv64_apply_elf.c will have it: addresses are not in their table yet. */
+static uint64_t target_address(const struct candidate *c)
+{
+    uint32_t r_sym = ELF64_R_SYM(c->rel->r_info);
+    uint64_t a = (uint64_t)c->rel->r_addend;
+    if (r_sym < c->obj->first_global) {
+        const struct kld_symbol *local = elf_local_symbol(c->obj, r_sym);
+        if (local && elf_has_plt(c->ctx, local)) /* an ifunc */
+            return elf_plt_address(c->ctx, local) + a;
+        return elf_resolve(c->ctx, c->obj, r_sym, c->rel->r_addend).value + a;
     }
-    sym = elf_local_symbol(c->obj, r_sym);
-    if (sym && elf_has_plt(c->ctx, sym)) /* an ifunc */
-        return elf_plt_address(c->ctx, sym) + (uint64_t)a;
-    return elf_resolve(c->ctx, c->obj, r_sym, a).value + (uint64_t)a;
+    const struct kld_symbol *sym = elf_global(c->ctx, c->obj, r_sym);
+    if (is_call(ELF64_R_TYPE(c->rel->r_info)) && elf_is_dynamic_symbol(sym) &&
+        elf_has_plt(c->ctx, sym))
+        return elf_plt_address(c->ctx, sym) + a;
+    return elf_symbol_address(c->ctx, sym) + a;
 }
 
 static struct candidate candidate_of(struct kld_session *ctx, const struct elf_object *obj,
@@ -45,7 +51,7 @@ static struct candidate candidate_of(struct kld_session *ctx, const struct elf_o
     c.rel = (const elf_rela *)atom->edges + edge;
     c.class = elf_classify(ctx, obj, ELF64_R_SYM(c.rel->r_info));
     c.place = elf_atom_address(atom, c.rel->r_offset);
-    c.target = target_address(&c, ELF64_R_SYM(c.rel->r_info));
+    c.target = target_address(&c);
     c.slack = slack;
     return c;
 }
@@ -233,7 +239,7 @@ static uint32_t cut_offset(const elf_rela *rel, enum rv64_cut how)
 
 static bool is_relaxable(uint32_t type)
 {
-    return type == R_RISCV_CALL_PLT || type == R_RISCV_PCREL_HI20 || type == R_RISCV_CALL ||
+    return is_call(type) || type == R_RISCV_PCREL_HI20 ||
            type == R_RISCV_HI20 || type == R_RISCV_TPREL_HI20 || type == R_RISCV_TPREL_ADD ||
            type == RV64_R_TLSDESC_HI20 || type == RV64_R_TLSDESC_LOAD_LO12 ||
            type == RV64_R_TLSDESC_ADD_LO12;

@@ -131,7 +131,7 @@ static void set_sizes(struct kld_session *ctx, struct kld_worker *worker, void *
 
 bool elf_shrink(struct kld_session *ctx, int round)
 {
-    if (!elf_state(ctx)->arch->plan_cuts)
+    if (!elf_state(ctx)->arch->plan_cuts || elf_state(ctx)->is_relocatable)
         return false;
     struct rounds r = {.first = !round, .slack = round > 2 ? 256ull << round : 0};
     kld_parallel_for(ctx, ctx->nfiles, 1, look_at, &r);
