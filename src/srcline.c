@@ -319,6 +319,17 @@ static void extended(const struct unit *u, struct reader *r, struct row *row, bo
     r->pos = next;
 }
 
+/* Where the linker may shorten code the operand is not a number yet, but the difference of the two
+ * places that its edges lead to. */
+static uint64_t fixed_advance(const struct unit *u, struct reader *r)
+{
+    const struct kld_edge *e = edge_at(u, r->pos);
+    uint64_t number = read_number(r, 2);
+    if (!e || e + 1 == u->edges + u->nedges || e[1].offset != e->offset)
+        return number;
+    return e->value + (uint64_t)e->addend - e[1].value - (uint64_t)e[1].addend;
+}
+
 static void standard(const struct unit *u, struct reader *r, struct row *row, unsigned opcode)
 {
     switch (opcode) {
@@ -328,7 +339,7 @@ static void standard(const struct unit *u, struct reader *r, struct row *row, un
     case LNS_CONST_ADD_PC:
         row->address += (uint64_t)((255 - u->opcode_base) / u->line_range) * u->min_length;
         break;
-    case LNS_FIXED_ADVANCE_PC: row->address += read_number(r, 2); break;
+    case LNS_FIXED_ADVANCE_PC: row->address += fixed_advance(u, r); break;
     default:
         for (unsigned i = 0; i < u->lengths[opcode]; i++)
             read_uleb(r);

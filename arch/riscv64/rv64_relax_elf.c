@@ -15,6 +15,7 @@ struct candidate {
     const struct kld_atom *atom;
     const elf_rela *rel;
     enum elf_class class;
+    bool is_known;          /* the target has its address: what the linker defines gets it last */
     uint64_t place, target; /* S + A */
     uint64_t slack;         /* bytes that are to be left up to the limit of a jump */
 };
@@ -44,6 +45,17 @@ static uint64_t target_address(const struct candidate *c)
     return elf_symbol_address(c->ctx, sym) + a;
 }
 
+static bool is_known(const struct candidate *c)
+{
+    uint32_t r_sym = ELF64_R_SYM(c->rel->r_info);
+    if (r_sym < c->obj->first_global)
+        return true;
+    const struct kld_symbol *sym = elf_global(c->ctx, c->obj, r_sym);
+    return sym->kind == KLD_SYM_DEFINED
+               ? !sym->in_section
+               : sym->kind != KLD_SYM_ABSOLUTE || sym->file != c->ctx->internal;
+}
+
 static struct candidate candidate_of(struct kld_session *ctx, const struct elf_object *obj,
                                      const struct kld_atom *atom, uint32_t edge, uint64_t slack)
 {
@@ -53,6 +65,7 @@ static struct candidate candidate_of(struct kld_session *ctx, const struct elf_o
     c.place = elf_atom_address(atom, c.rel->r_offset);
     c.target = target_address(&c);
     c.slack = slack;
+    c.is_known = is_known(&c);
     return c;
 }
 
@@ -136,6 +149,8 @@ static bool is_descriptor_part_gone(const struct candidate *c)
 
 static bool is_possible(const struct candidate *c, enum rv64_cut how)
 {
+    if (!c->is_known)
+        return false;
     switch (how) {
     case RV64_CJ: return may_be_c_j(c);
     case RV64_JAL: return jump_reaches(c, 21);
@@ -239,10 +254,9 @@ static uint32_t cut_offset(const elf_rela *rel, enum rv64_cut how)
 
 static bool is_relaxable(uint32_t type)
 {
-    return is_call(type) || type == R_RISCV_PCREL_HI20 ||
-           type == R_RISCV_HI20 || type == R_RISCV_TPREL_HI20 || type == R_RISCV_TPREL_ADD ||
-           type == RV64_R_TLSDESC_HI20 || type == RV64_R_TLSDESC_LOAD_LO12 ||
-           type == RV64_R_TLSDESC_ADD_LO12;
+    return is_call(type) || type == R_RISCV_PCREL_HI20 || type == R_RISCV_HI20 ||
+           type == R_RISCV_TPREL_HI20 || type == R_RISCV_TPREL_ADD || type == RV64_R_TLSDESC_HI20 ||
+           type == RV64_R_TLSDESC_LOAD_LO12 || type == RV64_R_TLSDESC_ADD_LO12;
 }
 
 static enum rv64_cut plan_edge(struct kld_session *ctx, struct elf_object *obj,
