@@ -69,8 +69,8 @@ static struct candidate candidate_of(struct kld_session *ctx, const struct elf_o
     return c;
 }
 
-/* How far past the target low halves may go that share this high half: to the end of the symbol
- * or, where that has no size, of what it is in. */
+/* How far past the target low halves may go that share this high half: to the last byte of the
+ * symbol or, where that has no size, of what it is in. */
 static uint64_t bytes_behind(const struct candidate *c)
 {
     uint32_t r_sym = ELF64_R_SYM(c->rel->r_info);
@@ -79,9 +79,9 @@ static uint64_t bytes_behind(const struct candidate *c)
     struct elf_target t = elf_resolve(c->ctx, c->obj, r_sym, c->rel->r_addend);
     uint64_t a = (uint64_t)c->rel->r_addend;
     if (size)
-        return size > a ? size - a : 0;
+        return size > a ? size - a - 1 : 0;
     uint64_t end = t.atom && t.atom->kind != KLD_ATOM_PIECES ? t.atom->addr + t.atom->size : 0;
-    return end > c->target ? end - c->target : 0;
+    return end > c->target ? end - c->target - 1 : 0;
 }
 
 /* ---- whether a relaxation is possible ---- */
