@@ -121,7 +121,7 @@ static void apply_lo12(const struct edge *e)
     const struct elf_fixup *f = &e->f;
     uint64_t x = elf_fixup_value(f) + (uint64_t)f->a, offset;
     int reg =
-        rv64_may_relax(f->ctx, f->atom, e->number) ? rv64_base_register(f->elf, x, &offset) : -1;
+        rv64_may_relax(f->ctx, f->atom, e->number) ? rv64_base_register(f->ctx, x, &offset) : -1;
     if (reg >= 0)
         put_low_from(f, reg, offset);
     else
@@ -137,7 +137,7 @@ static void apply_pcrel_lo12(const struct edge *e)
     go_to(&high, e->shrunk, rel, e->out);
     uint64_t x = high_target(&high), offset;
     if (e->shrunk && elf_shrunk_cut(e->shrunk, edge)) {
-        int reg = rv64_base_register(e->f.elf, x, &offset);
+        int reg = rv64_base_register(e->f.ctx, x, &offset);
         put_low_from(&e->f, reg, offset);
     } else {
         put_low(&e->f, x - high.p);
@@ -172,7 +172,7 @@ static uint64_t third_place(const struct edge *e, uint32_t edge)
     const elf_rela *rels = e->f.atom->edges;
     for (uint32_t i = edge; i < e->f.atom->nedges; i++)
         if (ELF64_R_TYPE(rels[i].r_info) == RV64_R_TLSDESC_ADD_LO12 &&
-            ELF64_R_SYM(rels[i].r_info) == e->f.r_sym)
+            ELF64_R_SYM(rels[i].r_info) == e->f.r_sym && rels[i].r_addend == e->f.a)
             return elf_atom_address(e->f.atom, rels[i].r_offset);
     return e->f.p - 4;
 }

@@ -92,7 +92,9 @@ const elf_rela *rv64_high_part(const struct elf_object *obj, const struct kld_at
     uint32_t label = ELF64_R_SYM(low->r_info), lo = 0, hi = atom->nedges;
     if (elf_sym_section(obj, label) != atom->input_index)
         return NULL;
-    uint64_t offset = obj->syms[label].st_value;
+    /* GNU as makes a section and an addend of a label in .reloc. */
+    bool section = ELF64_ST_TYPE(obj->syms[label].st_info) == STT_SECTION;
+    uint64_t offset = obj->syms[label].st_value + (section ? (uint64_t)low->r_addend : 0);
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
         if (rels[mid].r_offset < offset)
@@ -123,6 +125,38 @@ static bool apply_one(uint32_t type, uint8_t *out, uint64_t place, uint64_t valu
         return (int64_t)x == (int32_t)x;
     default: return false;
     }
+}
+
+/* ---- --emit-relocs ---- */
+
+static uint32_t type_after(const struct elf_object *obj, const struct kld_atom *atom,
+                           const elf_rela *in)
+{
+    const struct elf_shrunk *s = elf_shrunk(atom);
+    uint32_t edge = (uint32_t)(in - (const elf_rela *)atom->edges), high;
+    uint32_t type = ELF64_R_TYPE(in->r_info);
+    bool low = type == R_RISCV_PCREL_LO12_I || type == R_RISCV_PCREL_LO12_S;
+    if (type == R_RISCV_RELAX || type == R_RISCV_ALIGN)
+        return R_RISCV_NONE;
+    if (low && rv64_high_part(obj, atom, in, &high) && elf_shrunk_cut(s, high))
+        return R_RISCV_NONE; /* the label it refers to has no auipc any more */
+    const struct elf_cut *cut = elf_shrunk_cut(s, edge);
+    switch (cut ? (enum rv64_cut)cut->how : RV64_TAKEN_BACK) {
+    case RV64_CJ: return R_RISCV_RVC_JUMP;
+    case RV64_JAL: return R_RISCV_JAL;
+    case RV64_C_LUI:
+    case RV64_DELETE: return R_RISCV_NONE;
+    default: return type;
+    }
+}
+
+/* Of a sequence that was shortened: what is left is what it is now. */
+static void emitted(const struct kld_session *ctx, const struct elf_object *obj,
+                    const struct kld_atom *atom, const elf_rela *in, elf_rela *out)
+{
+    (void)ctx;
+    if (elf_shrunk(atom))
+        out->r_info = ELF64_R_INFO(ELF64_R_SYM(out->r_info), type_after(obj, atom, in));
 }
 
 /* ---- PLT: psABI "Program Linkage Table" ---- */
@@ -202,6 +236,7 @@ const struct elf_arch_ops rv64_elf = {
     .apply = rv64_apply,
     .apply_debug = rv64_apply_debug,
     .apply_one = apply_one,
+    .emitted = emitted,
     .plan_cuts = rv64_plan_cuts,
     .check_cuts = rv64_check_cuts,
     .cut_size = rv64_cut_size,

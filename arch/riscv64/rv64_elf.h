@@ -69,13 +69,15 @@ static inline bool rv64_may_relax(const struct kld_session *ctx, const struct kl
 
 /* The register that reaches the address with a 12-bit offset, and the offset; -1: none does. In
  * position-independent output gp need not be set, and 0 is not a place of its own. */
-static inline int rv64_base_register(const struct elf_link *elf, uint64_t address, uint64_t *offset)
+static inline int rv64_base_register(const struct kld_session *ctx, uint64_t address,
+                                     uint64_t *offset)
 {
+    const struct elf_link *elf = elf_state(ctx);
     *offset = address;
     if (rv64_fits(address, 12))
         return RV64_ZERO;
     *offset = address - elf->gp_addr;
-    return elf->gp_symbol && rv64_fits(*offset, 12) ? RV64_GP : -1;
+    return ctx->options.relax_gp && elf->gp_symbol && rv64_fits(*offset, 12) ? RV64_GP : -1;
 }
 
 #endif

@@ -121,7 +121,7 @@ static bool may_use_register(const struct candidate *c)
     uint64_t offset, last = c->target + bytes_behind(c);
     if (c->elf->is_pic)
         return false;
-    int reg = rv64_base_register(c->elf, c->target, &offset);
+    int reg = rv64_base_register(c->ctx, c->target, &offset);
     return reg >= 0 && rv64_fits(offset + (last - c->target), 12);
 }
 
