@@ -1,76 +1,40 @@
 /* a64_elf.c - aarch64 ELF: relocation types, PLT, and what generic code asks of the CPU.
  *
- * ELF for the Arm 64-bit Architecture (AAELF64) 2024Q3: 5.7 lists the relocations. The loops over
- * them are in a64_scan_elf.c and a64_apply_elf.c. */
+ * ELF for the Arm 64-bit Architecture (AAELF64) 2024Q3: 5.7 lists the relocations, as
+ * a64_relocs.def does. The loops over them are in a64_scan_elf.c and a64_apply_elf.c. */
 #include "arch/aarch64/a64_elf.h"
 
-#define ROW(name, width, pc_relative, kind, address_taken)                                         \
-    [R_AARCH64_##name] = {"R_AARCH64_" #name, width, pc_relative, ELF_RELOC_##kind, address_taken}
+/* ---- what a64_relocs.def says ---- */
+
+#define IS_DISTANCE(value, field)                                                                  \
+    ((value) == A64_PREL || ((field) >= A64_DISTANCE64 && (field) <= A64_DISTANCE16) ||            \
+     ((field) >= A64_LITERAL && (field) <= A64_ADRP_NC) || (value) == A64_BRANCH)
+#define IS_DIRECT(value)                                                                           \
+    ((value) == A64_NOTHING || (value) == A64_ABS || (value) == A64_PREL ||                        \
+     (value) == A64_BRANCH || (value) == A64_GOTREL)
+#define IS_TLS(value) ((value) >= A64_DTPREL && (value) <= A64_TLSDESC)
+#define WIDTH(field)                                                                               \
+    ((field) == A64_NO_FIELD                              ? 0                                      \
+     : (field) == A64_WORD64 || (field) == A64_DISTANCE64 ? 8                                      \
+     : (field) == A64_WORD16 || (field) == A64_DISTANCE16 ? 2                                      \
+                                                          : 4)
 
 const struct elf_reloc_info a64_info[A64_NINFO] = {
-    ROW(NONE, 0, false, DIRECT, false),
-    [A64_R_NONE2] = {"R_AARCH64_NONE", 0, false, ELF_RELOC_DIRECT, false},
-    ROW(ABS64, 8, false, DIRECT, true),
-    ROW(ABS32, 4, false, DIRECT, true),
-    ROW(ABS16, 2, false, DIRECT, true),
-    ROW(PREL64, 8, true, DIRECT, true),
-    ROW(PREL32, 4, true, DIRECT, true),
-    ROW(PREL16, 2, true, DIRECT, true),
-    [A64_R_PLT32] = {"R_AARCH64_PLT32", 4, true, ELF_RELOC_DIRECT, false},
-    [A64_R_GOTPCREL32] = {"R_AARCH64_GOTPCREL32", 4, false, ELF_RELOC_SLOT, true},
-    ROW(MOVW_UABS_G0, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G0_NC, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G1, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G1_NC, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G2, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G2_NC, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G3, 4, false, DIRECT, true),
-    ROW(LD_PREL_LO19, 4, true, DIRECT, true),
-    ROW(ADR_PREL_LO21, 4, true, DIRECT, true),
-    ROW(ADR_PREL_PG_HI21, 4, true, DIRECT, true),
-    ROW(ADR_PREL_PG_HI21_NC, 4, true, DIRECT, true),
-    ROW(ADD_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(LDST8_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(LDST16_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(LDST32_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(LDST64_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(LDST128_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(TSTBR14, 4, true, DIRECT, false),
-    ROW(CONDBR19, 4, true, DIRECT, false),
-    ROW(JUMP26, 4, true, DIRECT, false),
-    ROW(CALL26, 4, true, DIRECT, false),
-    ROW(GOT_LD_PREL19, 4, false, SLOT, true),
-    ROW(ADR_GOT_PAGE, 4, false, SLOT, true),
-    ROW(LD64_GOT_LO12_NC, 4, false, SLOT, true),
-    ROW(LD64_GOTPAGE_LO15, 4, false, SLOT, true),
-    ROW(TLSGD_ADR_PAGE21, 4, false, TLS, false),
-    ROW(TLSGD_ADD_LO12_NC, 4, false, TLS, false),
-    ROW(TLSIE_ADR_GOTTPREL_PAGE21, 4, false, TLS, false),
-    ROW(TLSIE_LD64_GOTTPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSLE_ADD_TPREL_HI12, 4, false, TLS, false),
-    ROW(TLSLE_ADD_TPREL_LO12, 4, false, TLS, false),
-    ROW(TLSLE_ADD_TPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSLE_LDST8_TPREL_LO12, 4, false, TLS, false),
-    ROW(TLSLE_LDST8_TPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSLE_LDST16_TPREL_LO12, 4, false, TLS, false),
-    ROW(TLSLE_LDST16_TPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSLE_LDST32_TPREL_LO12, 4, false, TLS, false),
-    ROW(TLSLE_LDST32_TPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSLE_LDST64_TPREL_LO12, 4, false, TLS, false),
-    ROW(TLSLE_LDST64_TPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSDESC_ADR_PAGE21, 4, false, TLS, false),
-    ROW(TLSDESC_LD64_LO12, 4, false, TLS, false),
-    ROW(TLSDESC_ADD_LO12, 4, false, TLS, false),
-    ROW(TLSDESC_CALL, 4, false, TLS, false),
-    ROW(COPY, 0, false, SLOT, false),
-    ROW(GLOB_DAT, 8, false, SLOT, false),
-    ROW(JUMP_SLOT, 8, false, SLOT, false),
-    ROW(RELATIVE, 8, false, SLOT, false),
-    ROW(TLS_DTPMOD, 8, false, SLOT, false),
-    ROW(TLS_DTPREL, 8, false, TLS, false),
-    ROW(TLS_TPREL, 8, false, SLOT, false),
-    ROW(TLSDESC, 0, false, SLOT, false),
-    ROW(IRELATIVE, 8, false, SLOT, false),
+#define A64_RELOC(reloc, number, value, field)                                                     \
+    [number] = {"R_AARCH64_" #reloc, WIDTH(A64_##field),                                           \
+                IS_DIRECT(A64_##value) && IS_DISTANCE(A64_##value, A64_##field),                   \
+                IS_TLS(A64_##value)      ? ELF_RELOC_TLS                                           \
+                : IS_DIRECT(A64_##value) ? ELF_RELOC_DIRECT                                        \
+                                         : ELF_RELOC_SLOT,                                         \
+                A64_##value >= A64_ABS && A64_##value <= A64_GOT && A64_##value != A64_BRANCH},
+#include "arch/aarch64/a64_relocs.def"
+#undef A64_RELOC
+};
+
+const struct a64_meaning a64_meaning[A64_NINFO] = {
+#define A64_RELOC(name, number, value, field) [number] = {A64_##value, A64_##field},
+#include "arch/aarch64/a64_relocs.def"
+#undef A64_RELOC
 };
 
 /* ---- thread-local storage: variant I, the block follows the 16 bytes of the TCB ---- */
