@@ -1,6 +1,7 @@
 """Instructions and relocations of aarch64."""
 
 import re
+import struct
 
 import pytest
 
@@ -487,6 +488,182 @@ def test_thread_local_of_gcc(t, opt, flags):
     b = t.cc('b.o', MODEL_LIBRARY, opt, *flags)
     t.link('app', '-no-pie', a, b)
     t.run('app', expect='3 1 11 44 one 5 6\n')
+
+
+# -- program properties and PLT -----------------------------------------------------------------
+
+BTI, PAC, GCS = 1, 2, 4
+BTI_PLT, PAC_PLT, VARIANT_PCS = '0x70000001', '0x70000003', '0x70000005'
+
+
+def with_features(t, name, features, text=''):
+    """An object whose note says that it has these features; None: without a note."""
+    note = '' if features is None else f"""
+.section .note.gnu.property, "a", %note
+.balign 8
+.word 4, 16, 5
+.asciz "GNU"
+.word 0xc0000000, 4, {features}, 0
+"""
+    return t.asm(name, text + note + NOTE)
+
+
+def features_of(elf):
+    note = elf.note('GNU', 5)
+    if not note:
+        return 0
+    kind, size, value = struct.unpack_from('<III', note)
+    assert (kind, size, len(note)) == (0xc0000000, 4, 16)
+    return value
+
+
+def link_features(t, *objects, args=(), **how):
+    names = [with_features(t, f'{i}.o', f, '' if i else '.globl _start\n_start: ret\n')
+             for i, f in enumerate(objects)]
+    return t.ld('app', *args, *names, **how)
+
+
+@pytest.mark.parametrize('objects, want', [
+    ((BTI | PAC | GCS, BTI | PAC | GCS), BTI | PAC | GCS),
+    ((BTI | PAC, BTI | GCS), BTI),
+    ((BTI, GCS), 0),
+    ((BTI | GCS, None), 0),
+])
+def test_features_that_all_have(t, objects, want):
+    link_features(t, *objects).silent()
+    assert features_of(t.elf('app')) == want
+
+
+@pytest.mark.parametrize('args, want, says', [
+    (('force-bti',), BTI, ['warning: 1.o', '-z force-bti', 'FEATURE_1_BTI']),
+    (('force-bti', 'bti-report=none'), BTI, None),
+    (('force-bti', 'bti-report=error'), None, ['error: 1.o', '-z bti-report', 'FEATURE_1_BTI']),
+    (('bti-report=warning',), 0, ['warning: 1.o', '-z bti-report', 'FEATURE_1_BTI']),
+    (('bti-report=error',), None, ['error: 1.o', 'FEATURE_1_BTI']),
+    (('gcs',), GCS, ['warning: 1.o', '-z gcs', 'FEATURE_1_GCS']),
+    (('gcs=always', 'gcs-report=none'), GCS, None),
+    (('gcs=implicit',), 0, None),
+    (('gcs-report=error',), None, ['error: 1.o', '-z gcs-report', 'FEATURE_1_GCS']),
+])
+def test_features_by_options(t, args, want, says):
+    args = [word for a in args for word in ('-z', a)]
+    result = link_features(t, BTI | GCS, None, args=args, ok=want is not None)
+    if says is None:
+        result.silent()
+    else:
+        result.says(*says)
+        assert '0.o' not in result.stderr
+    if want is not None:
+        assert features_of(t.elf('app')) == want
+
+
+def test_never_gcs(t):
+    link_features(t, BTI | GCS, BTI | GCS, args=('-z', 'gcs=never')).silent()
+    assert features_of(t.elf('app')) == BTI
+
+
+def link_calls(t, *args):
+    """A program with a lazily bound function, one bound at start, and an ifunc of its own."""
+    t.link('libf.so', '-shared', t.cc('f.o', 'int f(void) { return 3; } int g(void) { return 4; }',
+                                      '-fPIC', '-mbranch-protection=standard'))
+    m = t.cc('m.o', """
+        int f(void), g(void);
+        int (*volatile pg)(void) = g;
+        static int five(void) { return 5; }
+        static int (*choose(void))(void) { return five; }
+        static int h(void) __attribute__((ifunc("choose")));
+        int main(void) { return f() + g() * 10 + (pg == g) + h() * 20; }""",
+             '-O1', '-mbranch-protection=standard', '-fPIE')
+    t.link('app', *args, m, 'libf.so')
+    return t.elf('app')
+
+
+def run_without_pac(t, status):
+    """glibc signs no addresses in the GOT: on a CPU that knows no signatures none are needed."""
+    t.tool('sh', '-c', f'LD_LIBRARY_PATH=. qemu-aarch64 -cpu cortex-a72 '
+           f'{" ".join(t.target.runner[1:])} ./app; test $? = {status}')
+
+
+def test_signed_plt(t):
+    elf = link_calls(t, '-Wl,-z,pac-plt')
+    assert elf.dyn(PAC_PLT) == 0
+    code = disassembly(t, 'app', '-j', '.plt')
+    entries = [words(code[i:i + 6]) for i in range(8, len(code), 6)]
+    signed = ['bti', 'adrp', 'ldr', 'add', 'autia1716', 'br']
+    plain = ['bti', 'adrp', 'ldr', 'add', 'br', 'nop']
+    assert signed in entries and plain in entries
+    assert entries.count(signed) == sum(r.kind == 'JUMP_SLOT' for r in elf.dynrelocs)
+    run_without_pac(t, 144)
+
+
+def test_plain_plt(t):
+    elf = link_calls(t)
+    assert not elf.dyn(PAC_PLT) and 'autia1716' not in disassembly(t, 'app', '-j', '.plt')
+    t.run('app', status=144)
+
+
+def test_plt_for_bti(t):
+    def tags(*args):
+        f = with_features(t, 'f.o', BTI, '.globl f\nf: ret\n')
+        m = with_features(t, 'm.o', BTI, '.globl _start\n_start: bl f\n')
+        n = with_features(t, 'n.o', None)
+        t.ld('libf.so', '-shared', f)
+        t.ld('app', m, 'libf.so', *(n if a == 'n' else a for a in args))
+        return {tag for tag, _ in t.elf('app').dynamic}
+    assert BTI_PLT in tags()
+    assert BTI_PLT not in tags('n')
+    assert BTI_PLT in tags('n', '-z', 'force-bti')
+
+
+def st_other(t, name, symbol, table='--dyn-syms'):
+    out = t.tool('aarch64-linux-gnu-readelf', '-W', table, name).stdout
+    return [line for line in out.splitlines()
+            if re.search(rf' {symbol}(@|$)', line) and 'VARIANT_PCS' in line]
+
+
+VARIANT_CALL = '.globl _start\n_start: bl f\n{}'
+
+
+def test_variant_pcs(t):
+    t.ld('libf.so', '-shared', t.asm('f.o', '.globl f\n.variant_pcs f\nf: ret\n' + NOTE))
+    assert st_other(t, 'libf.so', 'f') and st_other(t, 'libf.so', 'f', '--syms')
+    assert not t.elf('libf.so').dyn(VARIANT_PCS)
+    for mark in '', '.variant_pcs f\n':
+        t.ld('app', t.asm('a.o', VARIANT_CALL.format(mark) + NOTE), 'libf.so')
+        assert t.elf('app').dyn(VARIANT_PCS) == 0
+        assert st_other(t, 'app', 'f') and st_other(t, 'app', 'f', '--syms')
+
+
+def test_variant_pcs_of_a_reference(t):
+    """The library's own table may not say it."""
+    t.ld('libf.so', '-shared', t.asm('f.o', '.globl f\nf: ret\n' + NOTE))
+    t.ld('app', t.asm('a.o', VARIANT_CALL.format('.variant_pcs f\n') + NOTE), 'libf.so')
+    assert t.elf('app').dyn(VARIANT_PCS) == 0 and st_other(t, 'app', 'f')
+    t.ld('app', t.asm('a.o', VARIANT_CALL.format('') + NOTE), 'libf.so')
+    assert t.elf('app').dyn(VARIANT_PCS) is None and not st_other(t, 'app', 'f')
+
+
+def test_variant_pcs_within(t):
+    a = t.asm('a.o', VARIANT_CALL.format('') + NOTE)
+    b = t.asm('b.o', '.globl f\n.variant_pcs f\nf: ret\n' + NOTE)
+    t.ld('app', '-pie', a, b)
+    assert t.elf('app').dyn(VARIANT_PCS) is None and st_other(t, 'app', 'f', '--syms')
+    t.ld('r.o', '-r', a, b)
+    assert st_other(t, 'r.o', 'f', '--syms')
+
+
+def test_variant_pcs_runs(t):
+    t.link('libf.so', '-shared', t.cc('f.o', """
+        #include <arm_neon.h>
+        __attribute__((aarch64_vector_pcs)) float32x4_t f(float32x4_t x) { return x + x; }
+        """, '-fPIC'))
+    m = t.cc('m.o', """
+        #include <arm_neon.h>
+        __attribute__((aarch64_vector_pcs)) float32x4_t f(float32x4_t x);
+        int main(void) { return (int)f(vdupq_n_f32(4))[2]; }""")
+    t.link('app', m, 'libf.so')
+    assert t.elf('app').dyn(VARIANT_PCS) == 0
+    t.run('app', status=8)
 
 
 # -- what can not be linked ---------------------------------------------------------------------
