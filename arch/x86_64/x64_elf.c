@@ -274,6 +274,7 @@ const struct elf_arch_ops x64_elf = {
     .got_plt_reserved = 3,
     .lazy_target = lazy_target,
     .tp_offset = x64_tp_offset,
+    .dtprel_is_tprel = true,
     .feature_1_and = 0xc0000002,
     .features = features,
     .nfeatures = KLD_COUNT(features),

@@ -95,6 +95,7 @@ struct elf_arch_ops {
      * pointer, and how far behind the start of a module's block its DTPREL offsets count from. */
     int64_t (*tp_offset)(const struct kld_session *ctx, uint64_t address);
     uint32_t dtp_bias;
+    bool dtprel_is_tprel; /* in programs, since local dynamic accesses become local exec */
 
     /* Program properties: the number of the one with the features (0: has none), and that of the
      * level of the instruction set, with the names of its bits. */

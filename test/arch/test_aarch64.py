@@ -417,6 +417,23 @@ def test_any_model_for_a_variable_of_a_library(t, form):
     t.run('app', status=42)
 
 
+@pytest.mark.parametrize('kind', ['pie', 'no-pie', 'static', 'static-pie', 'shared'])
+def test_descriptor_of_the_module(t, kind):
+    """Local dynamic by way of a descriptor of _TLS_MODULE_BASE_."""
+    t.compiler = 'clang'
+    a = t.cc('a.o', """
+        static __thread int a = 3, b[1000] = {4};
+        int get(int x) { a += x; b[0] += a; return a * 10 + b[0]; }""",
+             '-O1', '-fPIC', '-mllvm', '-aarch64-elf-ldtls-generation')
+    m = t.cc('m.o', 'int get(int); int main(void) { return get(1); }', '-fPIC')
+    if kind == 'shared':
+        t.link('a.so', '-shared', a)
+        t.link('app', m, 'a.so')
+    else:
+        t.link('app', *KINDS[kind].ldflags, a, m)
+    t.run('app', status=48)
+
+
 @pytest.mark.parametrize('form, flags, slot', [
     ('ie', (), False), ('ie-apart', (), False), ('ie-other', (), True), ('ie-tiny', (), True),
     ('ie', ('--no-relax',), True), ('desc', (), False), ('desc-tiny', (), False)])
