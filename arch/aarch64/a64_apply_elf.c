@@ -307,38 +307,42 @@ static uint64_t value_of(const struct elf_fixup *f, enum a64_value value)
     }
 }
 
+/* Pairs of instructions that are rewritten together */
+static bool apply_pair(const struct elf_fixup *f, struct a64_kept *kept)
+{
+    uint32_t edge = (uint32_t)(f->rel - (const elf_rela *)f->atom->edges);
+    if (f->type == A64_R_ADR_GOT_PAGE &&
+        a64_bypasses_got(f->ctx, f->atom, edge, elf_fixup_class(f), kept)) {
+        put_address(f, elf_fixup_value(f));
+        return true;
+    }
+    return f->type == A64_R_ADR_PREL_PG_HI21 && a64_is_address_pair(f->ctx, f->atom, edge) &&
+           put_near_address(f, elf_fixup_value(f) + (uint64_t)f->a);
+}
+
 /* Returns how many relocations were dealt with. */
 static uint32_t apply_edge(const struct elf_fixup *f, struct a64_kept *kept)
 {
     enum a64_value value = a64_meaning[f->type].value;
     enum a64_field field = a64_meaning[f->type].field;
-    uint32_t edge = (uint32_t)(f->rel - (const elf_rela *)f->atom->edges);
-    if (value == A64_NOTHING) {
+    if (field == A64_ADRP && apply_pair(f, kept))
+        return 2;
+    if (value == A64_NOTHING)
         return 1;
-    } else if (value == A64_TLSDESC) {
+    if (value == A64_TLSDESC)
         apply_tlsdesc(f);
-        return 1;
-    } else if (value == A64_TLSIE) {
+    else if (value == A64_TLSIE)
         apply_tls_slot(f, kept);
-        return 1;
-    } else if (value == A64_GOT &&
-               a64_bypasses_got(f->ctx, f->atom, edge, elf_fixup_class(f), kept)) {
-        put_address(f, elf_fixup_value(f));
-        return 2;
-    } else if (field == A64_WORD64 && value == A64_ABS) {
+    else if (value == A64_ABS && field == A64_WORD64)
         apply_word(f, value_of(f, value));
-        return 1;
-    } else if (field == A64_ADRP && value == A64_ABS && f->ctx->options.relax &&
-               !f->ctx->options.emit_relocs && a64_is_address_pair(f->atom, edge) &&
-               put_near_address(f, value_of(f, value))) {
-        return 2;
-    }
-    switch (field) {
-    case A64_BRANCH14: apply_branch(f, 5, 14); break;
-    case A64_BRANCH19: apply_branch(f, 5, 19); break;
-    case A64_BRANCH26: apply_branch(f, 0, 26); break;
-    default: put_field(f, field, value_of(f, value)); break;
-    }
+    else if (field == A64_BRANCH14)
+        apply_branch(f, 5, 14);
+    else if (field == A64_BRANCH19)
+        apply_branch(f, 5, 19);
+    else if (field == A64_BRANCH26)
+        apply_branch(f, 0, 26);
+    else
+        put_field(f, field, value_of(f, value));
     return 1;
 }
 

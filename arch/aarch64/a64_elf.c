@@ -182,7 +182,8 @@ static const struct elf_cpu_dynamic dynamic[] = {{DT_BTI_PLT, has_bti_plt},
                                                  {DT_PAC_PLT, has_pac_plt}};
 
 static const uint16_t options[] = {offsetof(struct kld_options, z_pac_plt),
-                                   offsetof(struct kld_options, z_force_bti)};
+                                   offsetof(struct kld_options, z_force_bti),
+                                   offsetof(struct kld_options, fix_cortex_a53_843419)};
 
 const struct elf_arch_ops a64_elf = {
     .machine = EM_AARCH64,

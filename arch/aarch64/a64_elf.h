@@ -111,7 +111,8 @@ bool a64_bypasses_got(const struct kld_session *ctx, const struct kld_atom *atom
  * rewritten to use the offset itself. */
 bool a64_bypasses_tls_slot(const struct kld_session *ctx, const struct kld_atom *atom, uint32_t i,
                            enum elf_class class, struct a64_kept *kept);
-/* Whether edge i and the next are adrp and add of the same address in the same register. */
-bool a64_is_address_pair(const struct kld_atom *atom, uint32_t i);
+/* Whether edge i and the next are adrp and add of the same address in the same register, and may
+ * be rewritten. */
+bool a64_is_address_pair(const struct kld_session *ctx, const struct kld_atom *atom, uint32_t i);
 
 #endif

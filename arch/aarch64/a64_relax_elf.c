@@ -41,11 +41,6 @@ static bool is_got_pair(const struct kld_atom *atom, uint32_t i)
            is_pair(atom, i, A64_R_ADR_GOT_PAGE, A64_R_LD64_GOT_LO12_NC, A64_INSN_LDR64);
 }
 
-bool a64_is_address_pair(const struct kld_atom *atom, uint32_t i)
-{
-    return is_pair(atom, i, A64_R_ADR_PREL_PG_HI21, A64_R_ADD_ABS_LO12_NC, A64_INSN_ADD64);
-}
-
 /* adrp x, v; and ldr x, [x, v], be there others between them or not */
 static bool is_tls_load(const struct kld_atom *atom, const elf_rela *rel)
 {
@@ -110,4 +105,10 @@ bool a64_bypasses_tls_slot(const struct kld_session *ctx, const struct kld_atom 
     if (!kept->known)
         fill(kept, atom);
     return !is_marked(kept->tls, ELF64_R_SYM(rel->r_info));
+}
+
+bool a64_is_address_pair(const struct kld_session *ctx, const struct kld_atom *atom, uint32_t i)
+{
+    return may_rewrite(ctx) &&
+           is_pair(atom, i, A64_R_ADR_PREL_PG_HI21, A64_R_ADD_ABS_LO12_NC, A64_INSN_ADD64);
 }

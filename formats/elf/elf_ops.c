@@ -34,6 +34,7 @@ static void check_cpu_options(struct kld_session *ctx)
         {offsetof(struct kld_options, z_force_bti), "-z force-bti"},
         {offsetof(struct kld_options, execute_only), "--execute-only"},
         {offsetof(struct kld_options, fix_cortex_a53_835769), "--fix-cortex-a53-835769"},
+        {offsetof(struct kld_options, fix_cortex_a53_843419), "--fix-cortex-a53-843419"},
     };
     for (size_t i = 0; i < KLD_COUNT(cpu_options); i++) {
         bool given;

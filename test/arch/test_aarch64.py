@@ -67,6 +67,12 @@ def test_erratum_843419_out_of_reach(t):
     t.ld('app', a).silent()
 
 
+@pytest.mark.parametrize('option', ['--execute-only'])
+def test_options_of_other_cpus(t, option):
+    t.ld('app', option, t.asm('a.o', '.globl _start\n_start: ret\n' + NOTE),
+         ok=False).says(option, 'not supported', 'aarch64')
+
+
 def test_erratum_835769_is_not_supported(t):
     t.ld('app', '--fix-cortex-a53-835769', t.asm('a.o', ERRATUM.format(gap='')),
          ok=False).says('--fix-cortex-a53-835769')
@@ -178,6 +184,20 @@ def test_got_load_is_kept(t, flags, code):
     assert {'adrp', 'ldr'} <= set(words(instructions(t, 'app', '_start', 'end')))
     assert t.elf('app').section('.got')
     t.run('app', status=5)
+
+
+def test_got_load_of_what_is_far_away(t):
+    """Addresses are not known yet when slots are: an option that spreads them keeps all loads."""
+    text = GOT_LOAD.format(gap='').replace('.data', '.section .far, "aw", %progbits')
+    t.ld('app', '--section-start=.far=0x300000000', t.asm('a.o', text))
+    assert words(instructions(t, 'app', '_start', 'end')) == ['adrp', 'ldr']
+    t.run('app', status=5)
+
+
+def test_got_load_of_a_huge_image(t):
+    gap = '.section .bss.huge, "aw", %nobits\n.globl huge\nhuge: .space 0x78000000\n'
+    t.ld('app', t.asm('a.o', GOT_LOAD.format(gap=gap)))
+    assert words(instructions(t, 'app', '_start', 'end')) == ['adrp', 'ldr']
 
 
 def test_got_loads_of_several_symbols(t):
