@@ -313,7 +313,7 @@ static bool apply_pair(const struct elf_fixup *f, struct a64_kept *kept)
     uint32_t edge = (uint32_t)(f->rel - (const elf_rela *)f->atom->edges);
     if (f->type == A64_R_ADR_GOT_PAGE &&
         a64_bypasses_got(f->ctx, f->atom, edge, elf_fixup_class(f), kept)) {
-        put_address(f, elf_fixup_value(f));
+        put_address(f, elf_fixup_value(f) + (uint64_t)f->a);
         return true;
     }
     return f->type == A64_R_ADR_PREL_PG_HI21 && a64_is_address_pair(f->ctx, f->atom, edge) &&

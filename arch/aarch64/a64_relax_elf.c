@@ -37,8 +37,7 @@ static bool is_pair(const struct kld_atom *atom, uint32_t i, uint32_t first, uin
 
 static bool is_got_pair(const struct kld_atom *atom, uint32_t i)
 {
-    return ((const elf_rela *)atom->edges + i)->r_addend == 0 &&
-           is_pair(atom, i, A64_R_ADR_GOT_PAGE, A64_R_LD64_GOT_LO12_NC, A64_INSN_LDR64);
+    return is_pair(atom, i, A64_R_ADR_GOT_PAGE, A64_R_LD64_GOT_LO12_NC, A64_INSN_LDR64);
 }
 
 /* adrp x, v; and ldr x, [x, v], be there others between them or not */

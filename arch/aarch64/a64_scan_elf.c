@@ -1,14 +1,23 @@
 /* a64_scan_elf.c - what each relocation of live, allocated atoms needs: a matter of its value. */
 #include "arch/aarch64/a64_elf.h"
 
+/* A slot, which is for the symbol alone: none is for S + A. */
+static void need_slot(const struct elf_edge *e, uint16_t flag)
+{
+    if (e->rel->r_addend && e->type != A64_R_GOTPCREL32)
+        elf_reject(e, "has an addend, which GOT slots do not have");
+    else
+        elf_need(e, flag);
+}
+
 /* TLSDESC sequences: kept in shared objects, rewritten in programs (AAELF64 5.7.11). */
 static void scan_tlsdesc(const struct elf_edge *e)
 {
     if (e->type == A64_R_TLSDESC_CALL)
         return;
     switch (elf_tls(e->elf, e->class)) {
-    case ELF_TLS_KEEP: elf_need(e, KLD_SYM_NEED_TLSDESC); break;
-    case ELF_TLS_IE: elf_need(e, KLD_SYM_NEED_GOTTP); break;
+    case ELF_TLS_KEEP: need_slot(e, KLD_SYM_NEED_TLSDESC); break;
+    case ELF_TLS_IE: need_slot(e, KLD_SYM_NEED_GOTTP); break;
     case ELF_TLS_LE: break;
     }
 }
@@ -17,7 +26,7 @@ static void scan_initial_exec(const struct elf_edge *e, struct a64_kept *kept)
 {
     if (a64_bypasses_tls_slot(e->ctx, e->atom, e->index, e->class, kept))
         return;
-    elf_need(e, KLD_SYM_NEED_GOTTP);
+    need_slot(e, KLD_SYM_NEED_GOTTP);
     if (e->elf->is_shared)
         elf_note(&e->elf->static_tls);
 }
@@ -50,17 +59,6 @@ static void scan_address(const struct elf_edge *e)
         elf_scan_distance(e);
 }
 
-/* Slots hold the value of the symbol alone. */
-static bool has_addend(const struct elf_edge *e)
-{
-    bool slot = e->type != A64_R_GOTPCREL32 && a64_info[e->type].kind != ELF_RELOC_DIRECT;
-    enum a64_value value = a64_meaning[e->type].value;
-    if (!slot || value == A64_DTPREL || value == A64_TPREL || !e->rel->r_addend)
-        return false;
-    elf_reject(e, "has an addend, which GOT slots do not have");
-    return true;
-}
-
 /* Returns how many relocations were dealt with. */
 static uint32_t scan_edge(const struct elf_edge *e, struct a64_kept *kept)
 {
@@ -78,11 +76,11 @@ static uint32_t scan_edge(const struct elf_edge *e, struct a64_kept *kept)
     case A64_GOT:
         if (a64_bypasses_got(e->ctx, e->atom, e->index, e->class, kept))
             return 2;
-        elf_need(e, KLD_SYM_NEED_GOT);
+        need_slot(e, KLD_SYM_NEED_GOT);
         break;
     case A64_DTPREL: scan_local_dynamic(e); break;
     case A64_TPREL: scan_local_exec(e); break;
-    case A64_TLSGD: elf_need(e, KLD_SYM_NEED_TLSGD); break;
+    case A64_TLSGD: need_slot(e, KLD_SYM_NEED_TLSGD); break;
     case A64_TLSLD: elf_note(&e->elf->needs_tlsld); break;
     case A64_TLSIE: scan_initial_exec(e, kept); break;
     case A64_TLSDESC: scan_tlsdesc(e); break;
@@ -120,6 +118,6 @@ void a64_scan(struct kld_session *ctx, struct kld_worker *worker, struct elf_obj
         e.r_sym = ELF64_R_SYM(rel->r_info);
         e.class = elf_classify(ctx, obj, e.r_sym);
         bool nothing = a64_meaning[e.type].value == A64_NOTHING;
-        i += nothing || !elf_has_target(&e) || has_addend(&e) ? 1 : scan_edge(&e, &kept);
+        i += nothing || !elf_has_target(&e) ? 1 : scan_edge(&e, &kept);
     }
 }

@@ -225,6 +225,15 @@ def test_got_load_of_a_preemptible_symbol(t):
     assert t.elf('a.so').dynrelocs_of('v') == ['GLOB_DAT']
 
 
+def test_got_load_of_a_local_symbol_in_its_section(t):
+    """as makes .data + 8 of a local symbol there: there is no slot for that, but an address is."""
+    a = t.asm('a.o', GOT_LOAD.format(gap='').replace('.globl v\n.hidden v\n', '.xword 0\n'))
+    t.ld('app', a)
+    assert words(instructions(t, 'app', '_start', 'end')) == ['nop', 'adr']
+    t.run('app', status=5)
+    t.ld('app', '--no-relax', a, ok=False).says('a.o', 'ADR_GOT_PAGE', 'addend')
+
+
 def test_got_load_with_an_addend(t):
     a = t.asm('a.o', '.globl _start\n_start: adrp x0, :got:_start+8\n' + NOTE)
     t.ld('app', a, ok=False).says('a.o', 'ADR_GOT_PAGE', '_start', 'addend')
