@@ -130,6 +130,7 @@ struct kld_symbol {
     uint8_t kind;
     uint8_t type;
     _Atomic uint8_t visibility; /* enum kld_visibility, merged over all objects */
+    _Atomic uint8_t other;      /* of the format: what else symbol tables say of the name */
     bool weak : 1;              /* the definition is; or, undefined, all references are */
     bool unique : 1;            /* one in the whole process, across shared libraries */
     bool exported : 1;          /* in the dynamic symbol table as a definition */

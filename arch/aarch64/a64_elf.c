@@ -1,76 +1,42 @@
 /* a64_elf.c - aarch64 ELF: relocation types, PLT, and what generic code asks of the CPU.
  *
- * ELF for the Arm 64-bit Architecture (AAELF64) 2024Q3: 5.7 lists the relocations. The loops over
- * them are in a64_scan_elf.c and a64_apply_elf.c. */
+ * ELF for the Arm 64-bit Architecture (AAELF64) 2024Q3: 5.7 lists the relocations, as
+ * a64_relocs.def does. The loops over them are in a64_scan_elf.c and a64_apply_elf.c. */
 #include "arch/aarch64/a64_elf.h"
+#include "formats/elf/elf_property.h"
+#include <stddef.h>
 
-#define ROW(name, width, pc_relative, kind, address_taken)                                         \
-    [R_AARCH64_##name] = {"R_AARCH64_" #name, width, pc_relative, ELF_RELOC_##kind, address_taken}
+/* ---- what a64_relocs.def says ---- */
+
+#define IS_DISTANCE(value, field)                                                                  \
+    ((value) == A64_PREL || ((field) >= A64_DISTANCE64 && (field) <= A64_DISTANCE16) ||            \
+     ((field) >= A64_LITERAL && (field) <= A64_ADRP_NC) || (value) == A64_BRANCH)
+#define IS_DIRECT(value)                                                                           \
+    ((value) == A64_NOTHING || (value) == A64_ABS || (value) == A64_PREL ||                        \
+     (value) == A64_BRANCH || (value) == A64_GOTREL)
+#define IS_TLS(value) ((value) >= A64_DTPREL && (value) <= A64_TLSDESC)
+#define WIDTH(field)                                                                               \
+    ((field) == A64_NO_FIELD                              ? 0                                      \
+     : (field) == A64_WORD64 || (field) == A64_DISTANCE64 ? 8                                      \
+     : (field) == A64_WORD16 || (field) == A64_DISTANCE16 ? 2                                      \
+                                                          : 4)
 
 const struct elf_reloc_info a64_info[A64_NINFO] = {
-    ROW(NONE, 0, false, DIRECT, false),
-    [A64_R_NONE2] = {"R_AARCH64_NONE", 0, false, ELF_RELOC_DIRECT, false},
-    ROW(ABS64, 8, false, DIRECT, true),
-    ROW(ABS32, 4, false, DIRECT, true),
-    ROW(ABS16, 2, false, DIRECT, true),
-    ROW(PREL64, 8, true, DIRECT, true),
-    ROW(PREL32, 4, true, DIRECT, true),
-    ROW(PREL16, 2, true, DIRECT, true),
-    [A64_R_PLT32] = {"R_AARCH64_PLT32", 4, true, ELF_RELOC_DIRECT, false},
-    [A64_R_GOTPCREL32] = {"R_AARCH64_GOTPCREL32", 4, false, ELF_RELOC_SLOT, true},
-    ROW(MOVW_UABS_G0, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G0_NC, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G1, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G1_NC, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G2, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G2_NC, 4, false, DIRECT, true),
-    ROW(MOVW_UABS_G3, 4, false, DIRECT, true),
-    ROW(LD_PREL_LO19, 4, true, DIRECT, true),
-    ROW(ADR_PREL_LO21, 4, true, DIRECT, true),
-    ROW(ADR_PREL_PG_HI21, 4, true, DIRECT, true),
-    ROW(ADR_PREL_PG_HI21_NC, 4, true, DIRECT, true),
-    ROW(ADD_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(LDST8_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(LDST16_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(LDST32_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(LDST64_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(LDST128_ABS_LO12_NC, 4, false, DIRECT, true),
-    ROW(TSTBR14, 4, true, DIRECT, false),
-    ROW(CONDBR19, 4, true, DIRECT, false),
-    ROW(JUMP26, 4, true, DIRECT, false),
-    ROW(CALL26, 4, true, DIRECT, false),
-    ROW(GOT_LD_PREL19, 4, false, SLOT, true),
-    ROW(ADR_GOT_PAGE, 4, false, SLOT, true),
-    ROW(LD64_GOT_LO12_NC, 4, false, SLOT, true),
-    ROW(LD64_GOTPAGE_LO15, 4, false, SLOT, true),
-    ROW(TLSGD_ADR_PAGE21, 4, false, TLS, false),
-    ROW(TLSGD_ADD_LO12_NC, 4, false, TLS, false),
-    ROW(TLSIE_ADR_GOTTPREL_PAGE21, 4, false, TLS, false),
-    ROW(TLSIE_LD64_GOTTPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSLE_ADD_TPREL_HI12, 4, false, TLS, false),
-    ROW(TLSLE_ADD_TPREL_LO12, 4, false, TLS, false),
-    ROW(TLSLE_ADD_TPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSLE_LDST8_TPREL_LO12, 4, false, TLS, false),
-    ROW(TLSLE_LDST8_TPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSLE_LDST16_TPREL_LO12, 4, false, TLS, false),
-    ROW(TLSLE_LDST16_TPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSLE_LDST32_TPREL_LO12, 4, false, TLS, false),
-    ROW(TLSLE_LDST32_TPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSLE_LDST64_TPREL_LO12, 4, false, TLS, false),
-    ROW(TLSLE_LDST64_TPREL_LO12_NC, 4, false, TLS, false),
-    ROW(TLSDESC_ADR_PAGE21, 4, false, TLS, false),
-    ROW(TLSDESC_LD64_LO12, 4, false, TLS, false),
-    ROW(TLSDESC_ADD_LO12, 4, false, TLS, false),
-    ROW(TLSDESC_CALL, 4, false, TLS, false),
-    ROW(COPY, 0, false, SLOT, false),
-    ROW(GLOB_DAT, 8, false, SLOT, false),
-    ROW(JUMP_SLOT, 8, false, SLOT, false),
-    ROW(RELATIVE, 8, false, SLOT, false),
-    ROW(TLS_DTPMOD, 8, false, SLOT, false),
-    ROW(TLS_DTPREL, 8, false, TLS, false),
-    ROW(TLS_TPREL, 8, false, SLOT, false),
-    ROW(TLSDESC, 0, false, SLOT, false),
-    ROW(IRELATIVE, 8, false, SLOT, false),
+#define A64_RELOC(reloc, number, value, field)                                                     \
+    [number] = {"R_AARCH64_" #reloc, WIDTH(A64_##field),                                           \
+                IS_DIRECT(A64_##value) && IS_DISTANCE(A64_##value, A64_##field),                   \
+                IS_TLS(A64_##value)      ? ELF_RELOC_TLS                                           \
+                : IS_DIRECT(A64_##value) ? ELF_RELOC_DIRECT                                        \
+                                         : ELF_RELOC_SLOT,                                         \
+                A64_##value >= A64_ABS && A64_##value <= A64_GOT && A64_##value != A64_BRANCH},
+#include "arch/aarch64/a64_relocs.def"
+#undef A64_RELOC
+};
+
+const struct a64_meaning a64_meaning[A64_NINFO] = {
+#define A64_RELOC(name, number, value, field) [number] = {A64_##value, A64_##field},
+#include "arch/aarch64/a64_relocs.def"
+#undef A64_RELOC
 };
 
 /* ---- thread-local storage: variant I, the block follows the 16 bytes of the TCB ---- */
@@ -104,7 +70,14 @@ static bool apply_one(uint32_t type, uint8_t *out, uint64_t place, uint64_t valu
 
 /* All begin with bti c, a nop to older CPUs, so that they may stand on guarded pages: the output
  * is marked for BTI if its inputs are. */
-enum { PLT_HEADER_SIZE = 32, PLT_ENTRY_SIZE = 24, BTI_C = 0xd503245f, NOP = 0xd503201f };
+enum {
+    PLT_HEADER_SIZE = 32,
+    PLT_ENTRY_SIZE = 24,
+    BTI_C = 0xd503245f,
+    AUTIA1716 = 0xd503219f,
+    BR_X17 = 0xd61f0220,
+    NOP = A64_INSN_NOP,
+};
 
 static void put_words(uint8_t *out, const uint32_t *words, size_t n)
 {
@@ -112,45 +85,46 @@ static void put_words(uint8_t *out, const uint32_t *words, size_t n)
         kld_put32(out + 4 * i, words[i]);
 }
 
-/* adrp x16, slot; ldr x17, [x16, :lo12:slot]; add x16, x16, :lo12:slot; br x17 */
-static void put_jump(uint8_t *out, uint64_t at, uint64_t slot)
+/* adrp x16, slot; ldr x17, [x16, :lo12:slot]; add x16, x16, :lo12:slot */
+static void put_load(uint8_t *out, uint64_t at, uint64_t slot)
 {
-    static const uint32_t code[] = {0x90000010, 0xf9400211, 0x91000210, 0xd61f0220};
+    static const uint32_t code[] = {0x90000010, 0xf9400211, 0x91000210};
     put_words(out, code, KLD_COUNT(code));
     a64_put_adrp(out, at, slot);
     a64_put_imm12(out + 4, slot, 3);
     a64_put_imm12(out + 8, slot, 0);
 }
 
-/* bti c; the jump; nop */
-static void put_entry(uint8_t *out, uint64_t at, uint64_t slot)
+/* bti c; the jump; nop. Where the slot's address is signed: bti c; the load; autia1716; br x17 */
+static void put_entry(uint8_t *out, uint64_t at, uint64_t slot, bool is_signed)
 {
+    static const uint32_t checked[] = {AUTIA1716, BR_X17}, plain[] = {BR_X17, NOP};
     kld_put32(out, BTI_C);
-    put_jump(out + 4, at + 4, slot);
-    kld_put32(out + 20, NOP);
+    put_load(out + 4, at + 4, slot);
+    put_words(out + 16, is_signed ? checked : plain, 2);
 }
 
 /* bti c; stp x16, x30, [sp, #-16]!; then the jump through the third slot, to the resolver */
 static void write_plt_header(struct kld_session *ctx, uint8_t *out)
 {
     const struct elf_link *elf = elf_state(ctx);
-    static const uint32_t start[] = {BTI_C, 0xa9bf7bf0}, end[] = {NOP, NOP};
+    static const uint32_t start[] = {BTI_C, 0xa9bf7bf0}, end[] = {BR_X17, NOP, NOP};
     put_words(out, start, KLD_COUNT(start));
-    put_jump(out + 8, elf->plt_addr + 8, elf->got_plt_addr + 16);
-    put_words(out + 24, end, KLD_COUNT(end));
+    put_load(out + 8, elf->plt_addr + 8, elf->got_plt_addr + 16);
+    put_words(out + 20, end, KLD_COUNT(end));
 }
 
 static void write_plt_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot,
                             uint32_t n)
 {
-    (void)ctx, (void)n;
-    put_entry(out, at, slot);
+    /* Addresses of ifuncs, which come behind the others, are not signed. */
+    put_entry(out, at, slot, ctx->options.z_pac_plt && n < elf_state(ctx)->plt.len);
 }
 
 static void write_plt_got_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot)
 {
     (void)ctx;
-    put_entry(out, at, slot);
+    put_entry(out, at, slot, false);
 }
 
 static uint64_t lazy_target(const struct kld_session *ctx, uint64_t plt_entry)
@@ -158,6 +132,58 @@ static uint64_t lazy_target(const struct kld_session *ctx, uint64_t plt_entry)
     (void)plt_entry;
     return elf_state(ctx)->plt_addr;
 }
+
+/* ---- program properties and the dynamic section: sysvabi64 ---- */
+
+enum { FEATURE_BTI = 1, FEATURE_GCS = 4 };
+
+static enum elf_feature_wish bti_wish(const struct kld_options *o)
+{
+    return o->z_force_bti ? ELF_FEATURE_FORCED : ELF_FEATURE_AGREED;
+}
+
+static enum kld_report bti_report(const struct kld_options *o)
+{
+    return (enum kld_report)o->z_bti_report;
+}
+
+static enum elf_feature_wish gcs_wish(const struct kld_options *o)
+{
+    return o->z_gcs == KLD_YES  ? ELF_FEATURE_FORCED
+           : o->z_gcs == KLD_NO ? ELF_FEATURE_NEVER
+                                : ELF_FEATURE_AGREED;
+}
+
+static enum kld_report gcs_report(const struct kld_options *o)
+{
+    return (enum kld_report)o->z_gcs_report;
+}
+
+static const struct elf_feature features[] = {
+    {FEATURE_BTI, "GNU_PROPERTY_AARCH64_FEATURE_1_BTI", "-z force-bti", "-z bti-report", bti_wish,
+     bti_report},
+    {FEATURE_GCS, "GNU_PROPERTY_AARCH64_FEATURE_1_GCS", "-z gcs", "-z gcs-report", gcs_wish,
+     gcs_report},
+};
+
+static bool has_bti_plt(const struct kld_session *ctx)
+{
+    return elf_state(ctx)->synth[ELF_PLT] && (elf_property_feature_1(ctx) & FEATURE_BTI);
+}
+
+static bool has_pac_plt(const struct kld_session *ctx)
+{
+    return ctx->options.z_pac_plt && elf_state(ctx)->plt.len;
+}
+
+enum { DT_BTI_PLT = 0x70000001, DT_PAC_PLT = 0x70000003, DT_VARIANT_PCS = 0x70000005 };
+
+static const struct elf_cpu_dynamic dynamic[] = {{DT_BTI_PLT, has_bti_plt},
+                                                 {DT_PAC_PLT, has_pac_plt}};
+
+static const uint16_t options[] = {offsetof(struct kld_options, z_pac_plt),
+                                   offsetof(struct kld_options, z_force_bti),
+                                   offsetof(struct kld_options, fix_cortex_a53_843419)};
 
 const struct elf_arch_ops a64_elf = {
     .machine = EM_AARCH64,
@@ -188,4 +214,13 @@ const struct elf_arch_ops a64_elf = {
     .got_reserved = 1,
     .lazy_target = lazy_target,
     .tp_offset = a64_tp_offset,
+    .feature_1_and = 0xc0000000,
+    .features = features,
+    .nfeatures = KLD_COUNT(features),
+    .dynamic = dynamic,
+    .ndynamic = KLD_COUNT(dynamic),
+    .st_other_variant = 0x80, /* STO_AARCH64_VARIANT_PCS */
+    .dt_variant = DT_VARIANT_PCS,
+    .options = options,
+    .noptions = KLD_COUNT(options),
 };

@@ -7,6 +7,18 @@
 
 #include "src/bytes.h"
 
+/* Whole instructions, all operands 0 */
+enum {
+    A64_INSN_NOP = 0xd503201f,
+    A64_INSN_ADR = 0x10000000,
+    A64_INSN_ADRP = 0x90000000,
+    A64_INSN_ADD64 = 0x91000000, /* add x0, x0, #0 */
+    A64_INSN_LDR64 = 0xf9400000, /* ldr x0, [x0] */
+    A64_INSN_LDR64_LITERAL = 0x58000000,
+    A64_INSN_MOVZ_LSL16 = 0xd2a00000, /* movz x0, #0, lsl #16 */
+    A64_INSN_MOVK = 0xf2800000,       /* movk x0, #0 */
+};
+
 /* bits [lo, lo + width) of the word at p */
 static inline void a64_put_bits(uint8_t *p, unsigned lo, unsigned width, uint64_t value)
 {

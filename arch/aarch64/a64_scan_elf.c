@@ -1,100 +1,92 @@
-/* a64_scan_elf.c - what each relocation of live, allocated atoms needs. */
+/* a64_scan_elf.c - what each relocation of live, allocated atoms needs: a matter of its value. */
 #include "arch/aarch64/a64_elf.h"
+
+/* A slot, which is for the symbol alone: none is for S + A. */
+static void need_slot(const struct elf_edge *e, uint16_t flag)
+{
+    if (e->rel->r_addend && e->type != A64_R_GOTPCREL32)
+        elf_reject(e, "has an addend, which GOT slots do not have");
+    else
+        elf_need(e, flag);
+}
 
 /* TLSDESC sequences: kept in shared objects, rewritten in programs (AAELF64 5.7.11). */
 static void scan_tlsdesc(const struct elf_edge *e)
 {
+    if (e->type == A64_R_TLSDESC_CALL)
+        return;
     switch (elf_tls(e->elf, e->class)) {
-    case ELF_TLS_KEEP: elf_need(e, KLD_SYM_NEED_TLSDESC); break;
-    case ELF_TLS_IE: elf_need(e, KLD_SYM_NEED_GOTTP); break;
+    case ELF_TLS_KEEP: need_slot(e, KLD_SYM_NEED_TLSDESC); break;
+    case ELF_TLS_IE: need_slot(e, KLD_SYM_NEED_GOTTP); break;
     case ELF_TLS_LE: break;
     }
 }
 
-static void scan_local_exec(const struct elf_edge *e)
+static void scan_initial_exec(const struct elf_edge *e, struct a64_kept *kept)
 {
+    if (a64_bypasses_tls_slot(e->ctx, e->atom, e->index, e->class, kept))
+        return;
+    need_slot(e, KLD_SYM_NEED_GOTTP);
     if (e->elf->is_shared)
-        elf_reject_in_pic(e);
-    else if (e->class == ELF_TO_DYNAMIC)
-        elf_reject(e, "needs the variable in this program, but a shared library defines it; "
-                      "recompile with -fPIC");
+        elf_note(&e->elf->static_tls);
 }
 
-/* The low half of an address whose high half is page-relative: any constant will do. */
-static void scan_low(const struct elf_edge *e)
+static void scan_local_dynamic(const struct elf_edge *e)
 {
-    if (e->class != ELF_TO_CONSTANT)
+    if (e->class == ELF_TO_DYNAMIC && elf_edge_symbol(e)->kind != KLD_SYM_DEFINED)
+        elf_reject(e, "is an offset in this module, but another one defines the variable");
+}
+
+static void scan_address(const struct elf_edge *e)
+{
+    enum a64_field field = a64_meaning[e->type].field;
+    if (field == A64_WORD64)
+        elf_scan_word(e);
+    else if (a64_info[e->type].pc_relative)
+        elf_scan_distance(e);
+    else if (field < A64_LO12_1 || field > A64_LO12_16)
+        elf_scan_narrow(e);
+    else if (e->class != ELF_TO_CONSTANT) /* any will do where the high half is page-relative */
         elf_scan_distance(e);
 }
 
-/* Through a lazily bound PLT entry, which saves only what the base procedure call standard does, a
- * vector function must not go: DT_AARCH64_VARIANT_PCS, which says so, is not written yet. */
-static void scan_branch(const struct elf_edge *e)
+/* Returns how many relocations were dealt with. */
+static uint32_t scan_edge(const struct elf_edge *e, struct a64_kept *kept)
 {
-    enum { STO_VARIANT_PCS = 0x80 };
-    if (e->class == ELF_TO_DYNAMIC && (e->obj->syms[e->r_sym].st_other & STO_VARIANT_PCS))
-        elf_reject(e, "calls a function of the vector procedure call standard in another module, "
-                      "which is not supported");
-    else if (e->class != ELF_TO_CONSTANT)
-        elf_scan_branch(e);
-}
-
-static void scan_edge(const struct elf_edge *e)
-{
-    switch (e->type) {
-    case R_AARCH64_ABS64: elf_scan_word(e); break;
-    case R_AARCH64_ABS32:
-    case R_AARCH64_ABS16:
-    case R_AARCH64_MOVW_UABS_G0:
-    case R_AARCH64_MOVW_UABS_G0_NC:
-    case R_AARCH64_MOVW_UABS_G1:
-    case R_AARCH64_MOVW_UABS_G1_NC:
-    case R_AARCH64_MOVW_UABS_G2:
-    case R_AARCH64_MOVW_UABS_G2_NC:
-    case R_AARCH64_MOVW_UABS_G3: elf_scan_narrow(e); break;
-    case R_AARCH64_PREL64:
-    case R_AARCH64_PREL32:
-    case R_AARCH64_PREL16:
-    case R_AARCH64_LD_PREL_LO19:
-    case R_AARCH64_ADR_PREL_LO21:
-    case R_AARCH64_ADR_PREL_PG_HI21:
-    case R_AARCH64_ADR_PREL_PG_HI21_NC: elf_scan_distance(e); break;
-    case R_AARCH64_ADD_ABS_LO12_NC:
-    case R_AARCH64_LDST8_ABS_LO12_NC:
-    case R_AARCH64_LDST16_ABS_LO12_NC:
-    case R_AARCH64_LDST32_ABS_LO12_NC:
-    case R_AARCH64_LDST64_ABS_LO12_NC:
-    case R_AARCH64_LDST128_ABS_LO12_NC: scan_low(e); break;
-    case R_AARCH64_TSTBR14:
-    case R_AARCH64_CONDBR19:
-    case R_AARCH64_JUMP26:
-    case R_AARCH64_CALL26:
-    case A64_R_PLT32: scan_branch(e); break;
-    case R_AARCH64_LD64_GOTPAGE_LO15:
-    case R_AARCH64_GOT_LD_PREL19:
-    case R_AARCH64_ADR_GOT_PAGE:
-    case R_AARCH64_LD64_GOT_LO12_NC:
-    case A64_R_GOTPCREL32: elf_need(e, KLD_SYM_NEED_GOT); break;
-    case R_AARCH64_TLSGD_ADR_PAGE21:
-    case R_AARCH64_TLSGD_ADD_LO12_NC: elf_need(e, KLD_SYM_NEED_TLSGD); break;
-    case R_AARCH64_TLSIE_ADR_GOTTPREL_PAGE21:
-    case R_AARCH64_TLSIE_LD64_GOTTPREL_LO12_NC:
-        elf_need(e, KLD_SYM_NEED_GOTTP);
-        if (e->elf->is_shared)
-            elf_note(&e->elf->static_tls);
+    switch ((enum a64_value)a64_meaning[e->type].value) {
+    case A64_ABS: scan_address(e); break;
+    case A64_PREL: elf_scan_distance(e); break;
+    case A64_BRANCH:
+        if (e->class != ELF_TO_CONSTANT)
+            elf_scan_branch(e);
         break;
-    case R_AARCH64_TLSDESC_ADR_PAGE21:
-    case R_AARCH64_TLSDESC_LD64_LO12:
-    case R_AARCH64_TLSDESC_ADD_LO12: scan_tlsdesc(e); break;
-    case R_AARCH64_TLSDESC_CALL:
-    case R_AARCH64_TLS_DTPREL: break;
-    default:
-        if (a64_info[e->type].kind == ELF_RELOC_TLS)
-            scan_local_exec(e);
-        else
-            elf_reject(e, "is for the dynamic linker, and can not be in a relocatable file");
+    case A64_GOTREL:
+        elf_note(&e->elf->needs_got_base);
+        elf_scan_distance(e);
         break;
+    case A64_GOT:
+        if (a64_bypasses_got(e->ctx, e->atom, e->index, e->class, kept))
+            return 2;
+        need_slot(e, KLD_SYM_NEED_GOT);
+        break;
+    case A64_DTPREL: scan_local_dynamic(e); break;
+    case A64_TPREL: elf_scan_local_exec(e); break;
+    case A64_TLSGD: need_slot(e, KLD_SYM_NEED_TLSGD); break;
+    case A64_TLSLD: elf_note(&e->elf->needs_tlsld); break;
+    case A64_TLSIE: scan_initial_exec(e, kept); break;
+    case A64_TLSDESC: scan_tlsdesc(e); break;
+    case A64_DYNAMIC:
+        elf_reject(e, "is for the dynamic linker, and can not be in a relocatable file");
+        break;
+    case A64_LARGE_PIC:
+        elf_reject(e, "is of the large code model for position-independent code, which is not "
+                      "supported");
+        break;
+    case A64_AUTH: elf_reject(e, "needs a signed pointer, which is not supported"); break;
+    case A64_UNKNOWN:
+    case A64_NOTHING: break;
     }
+    return 1;
 }
 
 void a64_scan(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
@@ -102,11 +94,13 @@ void a64_scan(struct kld_session *ctx, struct kld_worker *worker, struct elf_obj
 {
     struct elf_edge e = {
         .ctx = ctx, .worker = worker, .obj = obj, .atom = atom, .elf = elf_state(ctx)};
+    struct a64_kept kept = {0};
     const elf_rela *rels = atom->edges;
-    for (uint32_t i = 0; i < atom->nedges; i++) {
+    for (uint32_t i = 0; i < atom->nedges;) {
         const elf_rela *rel = &rels[i];
         if (kld_unlikely(!elf_is_sound(a64_info, A64_NINFO, obj, atom, rel))) {
             elf_report_unsound(ctx, obj, atom, rel);
+            i++;
             continue;
         }
         e.rel = rel;
@@ -114,7 +108,7 @@ void a64_scan(struct kld_session *ctx, struct kld_worker *worker, struct elf_obj
         e.type = ELF64_R_TYPE(rel->r_info);
         e.r_sym = ELF64_R_SYM(rel->r_info);
         e.class = elf_classify(ctx, obj, e.r_sym);
-        if (e.type != R_AARCH64_NONE && e.type != A64_R_NONE2 && elf_has_target(&e))
-            scan_edge(&e);
+        bool nothing = a64_meaning[e.type].value == A64_NOTHING;
+        i += nothing || !elf_has_target(&e) ? 1 : scan_edge(&e, &kept);
     }
 }

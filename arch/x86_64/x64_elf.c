@@ -222,6 +222,26 @@ static void emitted(const struct kld_session *ctx, const struct elf_object *obj,
     out->r_info = ELF64_R_INFO(ELF64_R_SYM(out->r_info), type);
 }
 
+/* ---- program properties: psABI, appendix on GNU_PROPERTY_X86_* ---- */
+
+static enum elf_feature_wish ibt_wish(const struct kld_options *o)
+{
+    return o->z_force_ibt ? ELF_FEATURE_FORCED : o->z_ibt ? ELF_FEATURE_SET : ELF_FEATURE_AGREED;
+}
+
+static enum elf_feature_wish shstk_wish(const struct kld_options *o)
+{
+    return o->z_shstk ? ELF_FEATURE_SET : ELF_FEATURE_AGREED;
+}
+
+static const struct elf_feature features[] = {
+    {1, "GNU_PROPERTY_X86_FEATURE_1_IBT", "-z force-ibt", NULL, ibt_wish, NULL},
+    {2, "GNU_PROPERTY_X86_FEATURE_1_SHSTK", NULL, NULL, shstk_wish, NULL},
+};
+
+static const char *const isa_levels[] = {"x86-64-baseline", "x86-64-v2", "x86-64-v3", "x86-64-v4",
+                                         NULL};
+
 const struct elf_arch_ops x64_elf = {
     .machine = EM_X86_64,
     .execstack_by_default = true,
@@ -255,4 +275,10 @@ const struct elf_arch_ops x64_elf = {
     .got_plt_reserved = 3,
     .lazy_target = lazy_target,
     .tp_offset = x64_tp_offset,
+    .dtprel_is_tprel = true,
+    .feature_1_and = 0xc0000002,
+    .features = features,
+    .nfeatures = KLD_COUNT(features),
+    .isa_1_needed = 0xc0008002,
+    .isa_levels = isa_levels,
 };

@@ -31,6 +31,29 @@ struct elf_attributes {
     uint32_t segment; /* PT_* */
 };
 
+/* What options say of a feature (below). */
+enum elf_feature_wish {
+    ELF_FEATURE_AGREED, /* the output has it if all objects do */
+    ELF_FEATURE_FORCED, /* it has it, and objects that do not are reported */
+    ELF_FEATURE_SET,
+    ELF_FEATURE_NEVER,
+};
+
+/* One bit of GNU_PROPERTY_<CPU>_FEATURE_1_AND: what all code keeps to. */
+struct elf_feature {
+    uint32_t bit;
+    const char *property;
+    const char *force, *report; /* the options, for messages */
+    enum elf_feature_wish (*wish)(const struct kld_options *o);
+    enum kld_report (*report_of)(const struct kld_options *o); /* or NULL */
+};
+
+/* An entry of .dynamic that some outputs have, with the value 0. */
+struct elf_cpu_dynamic {
+    int64_t tag;
+    bool (*wanted)(const struct kld_session *ctx);
+};
+
 struct elf_arch_ops {
     uint16_t machine; /* EM_* */
     /* An object without .note.GNU-stack asks for an executable stack. */
@@ -101,6 +124,26 @@ struct elf_arch_ops {
      * pointer, and how far behind the start of a module's block its DTPREL offsets count from. */
     int64_t (*tp_offset)(const struct kld_session *ctx, uint64_t address);
     uint32_t dtp_bias;
+    bool dtprel_is_tprel; /* in programs, since local dynamic accesses become local exec */
+
+    /* Program properties: the number of the one with the features (0: has none), and that of the
+     * level of the instruction set, with the names of its bits. */
+    uint32_t feature_1_and, isa_1_needed;
+    const struct elf_feature *features;
+    uint32_t nfeatures;
+    const char *const *isa_levels; /* to NULL */
+
+    const struct elf_cpu_dynamic *dynamic;
+    uint32_t ndynamic;
+    /* The bit of st_other of functions that do not keep to the base calling convention, and so are
+     * not bound lazily; dt_variant says that some have PLT entries. 0: there is none. */
+    uint8_t st_other_variant;
+    int64_t dt_variant;
+
+    /* Of the options that not all CPUs have (elf_ops.c), those that this one has: offsets in
+     * struct kld_options. */
+    const uint16_t *options;
+    uint32_t noptions;
 };
 
 #endif

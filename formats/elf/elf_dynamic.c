@@ -157,6 +157,25 @@ static void put_versions(struct kld_session *ctx)
         put(ctx, DT_RELACOUNT, elf_relative_count(ctx));
 }
 
+static bool has_variant_plt(const struct elf_link *elf)
+{
+    for (size_t i = 0; i < elf->plt.len; i++)
+        if (atomic_load_explicit(&elf->plt.data[i]->other, memory_order_relaxed) &
+            elf->arch->st_other_variant)
+            return true;
+    return false;
+}
+
+static void put_cpu(struct kld_session *ctx)
+{
+    const struct elf_arch_ops *arch = elf_state(ctx)->arch;
+    for (uint32_t i = 0; i < arch->ndynamic; i++)
+        if (arch->dynamic[i].wanted(ctx))
+            put(ctx, arch->dynamic[i].tag, 0);
+    if (has_variant_plt(elf_state(ctx)))
+        put(ctx, arch->dt_variant, 0);
+}
+
 /* All entries. Runs twice: to count (values may be wrong), and to write. */
 static void list_entries(struct kld_session *ctx)
 {
@@ -179,6 +198,7 @@ static void list_entries(struct kld_session *ctx)
     put_relocations(ctx);
     put_flags(ctx);
     put_versions(ctx);
+    put_cpu(ctx);
     put(ctx, DT_NULL, 0);
 }
 

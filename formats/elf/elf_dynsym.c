@@ -218,6 +218,7 @@ static void fill_symbol(const struct kld_session *ctx, const struct kld_symbol *
     const struct elf_link *elf = elf_state(ctx);
     unsigned bind = sym->weak ? STB_WEAK : sym->unique ? STB_GNU_UNIQUE : STB_GLOBAL;
     out->st_info = ELF64_ST_INFO(bind, dynamic_type(sym));
+    out->st_other = atomic_load_explicit(&sym->other, memory_order_relaxed);
     out->st_size = elf_symbol_size(sym);
     if (sym->imported && sym->kind != KLD_SYM_DEFINED) {
         if (sym->kind == KLD_SYM_IMPORTED) {
@@ -230,7 +231,7 @@ static void fill_symbol(const struct kld_session *ctx, const struct kld_symbol *
             out->st_value = elf_symbol_address(ctx, sym);
         return;
     }
-    out->st_other = atomic_load_explicit(&sym->visibility, memory_order_relaxed);
+    out->st_other |= atomic_load_explicit(&sym->visibility, memory_order_relaxed);
     const struct kld_section *section = home_section(ctx, sym);
     out->st_shndx = section ? (uint16_t)elf_section_number(section) : SHN_ABS;
     out->st_value = elf_symbol_address(ctx, sym);

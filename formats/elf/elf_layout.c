@@ -456,11 +456,11 @@ static void set_table_addresses(struct kld_session *ctx)
         elf->tls_start = seg->addr;
         elf->tls_end = seg->addr + seg->memsize;
         elf->tls_align = seg->align;
-        /* Its offset from the thread pointer is 0 in a program, that in the module's block is 0 in
-         * a library: x86-64 adds @DTPOFF values to it that a program's link turns into @TPOFF. */
+        /* What DTPREL values are added to: at offset 0 from the thread pointer where a program's
+         * link turns them into TPREL ones, else at the start of the module's block. */
+        bool at_tp = !elf->is_shared && elf->arch->dtprel_is_tprel;
         set_point(elf, ELF_AT_TLS, seg->first,
-                  elf->is_shared ? seg->addr
-                                 : seg->addr - (uint64_t)elf->arch->tp_offset(ctx, seg->addr));
+                  at_tp ? seg->addr - (uint64_t)elf->arch->tp_offset(ctx, seg->addr) : seg->addr);
     }
 }
 

@@ -47,6 +47,7 @@ struct elf_object {
     bool has_gnu_stack;
     bool has_warnings; /* .gnu.warning.SYMBOL sections: elf_warning.c */
     bool has_common;
+    uint8_t st_other;            /* the bits that some global symbol has there */
     uint32_t property_section;   /* .note.gnu.property, or 0 */
     uint32_t addrsig_section;    /* .llvm_addrsig, or 0 */
     uint32_t attributes_section; /* of the CPU: elf_arch_ops.attributes, or 0 */

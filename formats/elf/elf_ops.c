@@ -1,5 +1,6 @@
 /* elf_ops.c - ELF as the core sees it: the table of kld_format_ops, and the passes that only call
  * the files of this folder in order. */
+#include "formats/elf/elf_arch.h"
 #include "formats/elf/elf_binary.h"
 #include "formats/elf/elf_compress.h"
 #include "formats/elf/elf_eh.h"
@@ -11,7 +12,38 @@
 #include "formats/elf/elf_tables.h"
 #include "src/layout.h"
 #include "src/resolve.h"
+#include <stddef.h>
 #include <stdlib.h>
+
+static bool has_option(const struct elf_arch_ops *arch, size_t option)
+{
+    for (uint32_t i = 0; i < arch->noptions; i++)
+        if (arch->options[i] == option)
+            return true;
+    return false;
+}
+
+/* Options that change code in ways that not every CPU knows */
+static void check_cpu_options(struct kld_session *ctx)
+{
+    static const struct {
+        size_t option; /* a bool */
+        const char *name;
+    } cpu_options[] = {
+        {offsetof(struct kld_options, z_pac_plt), "-z pac-plt"},
+        {offsetof(struct kld_options, z_force_bti), "-z force-bti"},
+        {offsetof(struct kld_options, execute_only), "--execute-only"},
+        {offsetof(struct kld_options, fix_cortex_a53_835769), "--fix-cortex-a53-835769"},
+        {offsetof(struct kld_options, fix_cortex_a53_843419), "--fix-cortex-a53-843419"},
+    };
+    for (size_t i = 0; i < KLD_COUNT(cpu_options); i++) {
+        bool given;
+        memcpy(&given, (const char *)&ctx->options + cpu_options[i].option, sizeof(given));
+        if (given && !has_option(elf_state(ctx)->arch, cpu_options[i].option))
+            kld_error(ctx, "bad-option", NULL, "%s is not supported on %s", cpu_options[i].name,
+                      ctx->arch->name);
+    }
+}
 
 void elf_begin(struct kld_session *ctx)
 {
@@ -27,14 +59,7 @@ void elf_begin(struct kld_session *ctx)
                                                            : ctx->arch->image_base;
     elf->tlsld = ELF_NONE;
     elf_add_aux(ctx); /* number 0 is no slots */
-    if (o->z_pac_plt || o->z_force_bti || o->execute_only)
-        kld_error(ctx, "bad-option", NULL, "%s is not supported on %s",
-                  o->z_pac_plt     ? "-z pac-plt"
-                  : o->z_force_bti ? "-z force-bti"
-                                   : "--execute-only",
-                  ctx->arch->name);
-    if (o->fix_cortex_a53_835769 && elf->arch->machine == EM_AARCH64)
-        kld_error(ctx, "bad-option", NULL, "--fix-cortex-a53-835769 is not supported");
+    check_cpu_options(ctx);
     if (o->orphan_handling != KLD_ORPHAN_PLACE)
         kld_error(ctx, "bad-option", NULL,
                   "--orphan-handling is not supported: without a linker script every section is "

@@ -13,13 +13,6 @@
 enum {
     STACK_SIZE = 1,
     NO_COPY_ON_PROTECTED = 2,
-    X86_FEATURE_1_AND = 0xc0000002,
-    X86_FEATURE_1_IBT = 1,
-    X86_FEATURE_1_SHSTK = 2,
-    X86_ISA_1_NEEDED = 0xc0008002,
-    OTHER_FEATURE_1_AND = 0xc0000000, /* AArch64, RISC-V */
-    AARCH64_FEATURE_1_BTI = 1,
-    AARCH64_FEATURE_1_PAC = 2,
     NOTE_HEADER = 16, /* sizes, type, "GNU" */
 };
 
@@ -41,11 +34,11 @@ static const struct {
     {NO_COPY_ON_PROTECTED, NO_COPY_ON_PROTECTED, 0, PRESENT},
     {0xb0000000, 0xb0007fff, 0, AND},
     {0xb0008000, 0xb000ffff, 0, OR},
+    {0xc0000000, 0xc0000000, EM_AARCH64, AND},
+    {0xc0000000, 0xc0000000, EM_RISCV, AND},
     {0xc0000002, 0xc0007fff, EM_X86_64, AND},
     {0xc0008000, 0xc000ffff, EM_X86_64, OR},
     {0xc0010000, 0xc0017fff, EM_X86_64, OR_ALL},
-    {OTHER_FEATURE_1_AND, OTHER_FEATURE_1_AND, EM_AARCH64, AND},
-    {OTHER_FEATURE_1_AND, OTHER_FEATURE_1_AND, EM_RISCV, AND},
 };
 
 struct property {
@@ -118,28 +111,32 @@ static bool bad_note(struct kld_session *ctx, const struct elf_object *obj, uint
     return false;
 }
 
-/* What an object without IBT and so on counts as having, where the user wants it so. */
-static uint32_t forced_features(struct kld_session *ctx, const struct elf_object *obj,
-                                uint32_t features)
+/* An object lacks a feature that the user wants to be everywhere. */
+static void report_feature(struct kld_session *ctx, const struct elf_object *obj,
+                           const struct elf_feature *f)
 {
-    uint16_t machine = elf_state(ctx)->arch->machine;
+    const struct kld_options *o = &ctx->options;
+    bool forced = f->wish(o) == ELF_FEATURE_FORCED;
+    enum kld_report report = f->report_of ? f->report_of(o) : KLD_REPORT_AUTO;
+    const char *option = report == KLD_REPORT_AUTO ? f->force : f->report;
     struct kld_where where = {.file = &obj->base};
-    if (machine == EM_X86_64 && ctx->options.z_force_ibt && !(features & X86_FEATURE_1_IBT)) {
-        kld_warning(ctx, "no-ibt", &where,
-                    "-z force-ibt: no GNU_PROPERTY_X86_FEATURE_1_IBT property");
-        features |= X86_FEATURE_1_IBT;
-    }
-    if (machine == EM_AARCH64 && ctx->options.z_force_bti && !(features & AARCH64_FEATURE_1_BTI)) {
-        kld_warning(ctx, "no-bti", &where,
-                    "-z force-bti: no GNU_PROPERTY_AARCH64_FEATURE_1_BTI property");
-        features |= AARCH64_FEATURE_1_BTI;
-    }
-    return features;
+    if (report == KLD_REPORT_ERROR)
+        kld_error(ctx, "no-feature", &where, "%s: no %s property", option, f->property);
+    else if (report == KLD_REPORT_WARNING || (report == KLD_REPORT_AUTO && forced))
+        kld_warning(ctx, "no-feature", &where, "%s: no %s property", option, f->property);
+}
+
+static void check_features(struct kld_session *ctx, const struct elf_object *obj, uint32_t features)
+{
+    const struct elf_arch_ops *arch = elf_state(ctx)->arch;
+    for (uint32_t i = 0; i < arch->nfeatures; i++)
+        if (!(features & arch->features[i].bit))
+            report_feature(ctx, obj, &arch->features[i]);
 }
 
 static uint32_t feature_type(const struct kld_session *ctx)
 {
-    return elf_state(ctx)->arch->machine == EM_X86_64 ? X86_FEATURE_1_AND : OTHER_FEATURE_1_AND;
+    return elf_state(ctx)->arch->feature_1_and;
 }
 
 /* The properties in the descriptor of one note. */
@@ -193,34 +190,37 @@ static void read_object(struct kld_session *ctx, const struct elf_object *obj,
             at = (size_t)kld_align_up(desc_at + size, 8);
         }
     }
-    features = forced_features(ctx, obj, features);
+    check_features(ctx, obj, features);
     if (features)
         add_value(ctx, p, feature_type(ctx), AND, features);
 }
 
 /* ---- merging ---- */
 
-static uint32_t wanted_isa(const char *level)
+/* -z x86-64-v3 and its like */
+static uint32_t wanted_isa(const struct kld_session *ctx)
 {
-    static const char *const levels[] = {"x86-64-baseline", "x86-64-v2", "x86-64-v3", "x86-64-v4"};
-    for (size_t i = 0; i < KLD_COUNT(levels); i++)
-        if (level && strcmp(level, levels[i]) == 0)
+    const char *const *levels = elf_state(ctx)->arch->isa_levels, *level = ctx->options.z_isa;
+    for (size_t i = 0; level && levels && levels[i]; i++)
+        if (strcmp(level, levels[i]) == 0)
             return 1u << i;
     return 0;
 }
 
-/* -z ibt, shstk, x86-64-v3 ...: what the user says of the output, whatever the objects do. */
+/* What the user says of the output, whatever the objects do. */
 static void add_wanted(struct kld_session *ctx, struct elf_properties *p)
 {
-    if (elf_state(ctx)->arch->machine != EM_X86_64)
-        return;
-    uint32_t features = (ctx->options.z_ibt ? X86_FEATURE_1_IBT : 0u) |
-                        (ctx->options.z_shstk ? X86_FEATURE_1_SHSTK : 0u);
-    if (features)
-        property_of(ctx, p, X86_FEATURE_1_AND)->value |= features;
-    uint32_t isa = wanted_isa(ctx->options.z_isa);
+    const struct elf_arch_ops *arch = elf_state(ctx)->arch;
+    for (uint32_t i = 0; i < arch->nfeatures; i++) {
+        enum elf_feature_wish wish = arch->features[i].wish(&ctx->options);
+        if (wish == ELF_FEATURE_NEVER)
+            property_of(ctx, p, arch->feature_1_and)->value &= ~(uint64_t)arch->features[i].bit;
+        else if (wish != ELF_FEATURE_AGREED)
+            property_of(ctx, p, arch->feature_1_and)->value |= arch->features[i].bit;
+    }
+    uint32_t isa = wanted_isa(ctx);
     if (isa)
-        property_of(ctx, p, X86_ISA_1_NEEDED)->value |= isa;
+        property_of(ctx, p, arch->isa_1_needed)->value |= isa;
 }
 
 /* Drops what not all objects have where all would have to, and what says nothing. */

@@ -210,6 +210,7 @@ static bool classify(struct kld_session *ctx, struct elf_object *obj, uint32_t i
         return false;
     }
     *out = (uint8_t)(class | ELF64_ST_VISIBILITY(sym->st_other) << 4);
+    obj->st_other |= sym->st_other;
     return true;
 }
 
@@ -726,6 +727,19 @@ static void bind_shared_symbol(struct elf_shared *lib, uint32_t i, struct kld_sy
     out->version = lib->versym ? lib->versym[i] & 0x7fff : 0;
 }
 
+/* How a function is to be called is said by definitions and by references. */
+static void bind_variants(struct kld_session *ctx, const struct elf_object *obj)
+{
+    uint8_t bit = elf_state(ctx)->arch->st_other_variant;
+    if (kld_likely(!(obj->st_other & bit)))
+        return;
+    for (uint32_t i = 0; i < obj->base.nglobals; i++)
+        if (KLD_NAME_CLASS(obj->base.classes[i]) != KLD_NAME_IGNORED &&
+            (obj->syms[obj->first_global + i].st_other & bit))
+            atomic_fetch_or_explicit(&ctx->symbols[obj->base.ids[i]].other, bit,
+                                     memory_order_relaxed);
+}
+
 void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file)
 {
     (void)worker;
@@ -749,6 +763,8 @@ void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_fil
             bind_object_symbol(elf_object(file), sym->index, sym);
         }
     }
+    if (file->kind != KLD_FILE_INTERNAL)
+        bind_variants(ctx, elf_object(file));
 }
 
 const struct kld_atom *elf_definition(const struct kld_file *file, uint32_t i, uint64_t *offset)

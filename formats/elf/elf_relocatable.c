@@ -264,7 +264,8 @@ static void translate(const struct kld_session *ctx, const struct relocs *r, con
     out->r_offset = elf_atom_address(r->atom, in->r_offset);
     out->r_info = ELF64_R_INFO((uint64_t)number, type);
     out->r_addend = addend;
-    if ((number || !sym) && !elf->is_relocatable && elf->arch->emitted && (r->atom->flags & KLD_ATOM_ALLOC))
+    if ((number || !sym) && !elf->is_relocatable && elf->arch->emitted &&
+        (r->atom->flags & KLD_ATOM_ALLOC))
         elf->arch->emitted(ctx, obj, r->atom, in, out);
 }
 

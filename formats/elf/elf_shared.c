@@ -152,6 +152,7 @@ static bool read_dynsym(struct kld_session *ctx, struct kld_worker *worker, stru
             return false;
         }
         obj->base.classes[i] = classify_shared(lib, i);
+        obj->st_other |= obj->syms[i].st_other;
     }
     name_hidden_versions(worker, lib);
     return true;

@@ -436,6 +436,7 @@ static void put_global(struct walk *w, kld_symid id, struct kld_str name)
         out->st_other = bind == STB_LOCAL
                             ? STV_DEFAULT
                             : atomic_load_explicit(&sym->visibility, memory_order_relaxed);
+        out->st_other |= atomic_load_explicit(&sym->other, memory_order_relaxed);
         set_value(w, out, sym);
     }
     w->count++;

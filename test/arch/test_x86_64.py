@@ -699,6 +699,14 @@ def test_address_of_an_imported_function_in_a_pie(t):
     t.run('app', status=5)
 
 
+@pytest.mark.parametrize('option', ['-z pac-plt', '-z force-bti', '--execute-only',
+                                    '--fix-cortex-a53-835769', '--fix-cortex-a53-843419'])
+@deviates(strict=False, bfd='ignores some', lld='says it differently')
+def test_options_of_other_cpus(t, option):
+    a = assemble(t, 'a.o', '.globl start\nstart: ret')
+    t.ld('app', '-e', 'start', *option.split(), a, ok=False).says(option, 'not supported')
+
+
 # -- code models --------------------------------------------------------------------------------
 
 MODEL = r'''
