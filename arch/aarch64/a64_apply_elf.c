@@ -92,13 +92,21 @@ static void apply_word(const struct elf_fixup *f, uint64_t x)
     kld_put64(f->field, word == ELF_WORD_SYMBOLIC ? 0 : x);
 }
 
+static uint64_t branch_target(const struct elf_fixup *f, unsigned width)
+{
+    uint64_t target = elf_fixup_branch(f) + (uint64_t)f->a;
+    if (kld_unlikely(f->ctx->islands) && width == 26)
+        return a64_island(f, target);
+    return target;
+}
+
 /* A branch to what is undefined and weak goes on behind it (AAELF64 5.7.6). */
 static void apply_branch(const struct elf_fixup *f, unsigned lo, unsigned width)
 {
     if (elf_fixup_class(f) == ELF_TO_CONSTANT && !elf_fixup_value(f))
         kld_put32(f->field, NOP);
     else
-        put_words(f, elf_fixup_branch(f) + (uint64_t)f->a - f->p, lo, width);
+        put_words(f, branch_target(f, width) - f->p, lo, width);
 }
 
 /* TPREL(S + A); an undefined weak variable is at offset 0. */

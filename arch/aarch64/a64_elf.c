@@ -188,4 +188,5 @@ const struct elf_arch_ops a64_elf = {
     .got_reserved = 1,
     .lazy_target = lazy_target,
     .tp_offset = a64_tp_offset,
+    .islands = &a64_islands,
 };

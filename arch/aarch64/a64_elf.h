@@ -24,6 +24,9 @@ void a64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_ob
                const struct kld_atom *atom, uint8_t *out);
 void a64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
                      const struct kld_atom *atom, uint8_t *out);
+/* a64_island_elf.c: where a branch goes that does not reach its target, or just the target. */
+uint64_t a64_island(const struct elf_fixup *f, uint64_t target);
+extern const struct elf_island_ops a64_islands;
 int64_t a64_tp_offset(const struct kld_session *ctx, uint64_t address);
 
 #endif

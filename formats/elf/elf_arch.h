@@ -5,6 +5,7 @@
 #define KLD_ELF_ARCH_H
 
 #include "formats/elf/elf_object.h"
+#include "src/island.h"
 
 /* What a relocation refers to. */
 enum elf_reloc_kind {
@@ -21,6 +22,26 @@ struct elf_reloc_info {
     bool pc_relative;   /* S + A - P: needs nothing if the target is local to the output */
     uint8_t kind;       /* enum elf_reloc_kind */
     bool address_taken; /* the target's address becomes data, not just a branch: for icf */
+};
+
+struct elf_fixup;
+
+/* Islands (src/island.h): for a CPU with branches that do not reach all of a large program. */
+struct elf_island_ops {
+    struct kld_reach reach; /* of a branch: code that spans no more needs none */
+    /* Whether the output needs them for something else, however small it is; and then the unit. */
+    bool (*always)(const struct kld_session *ctx);
+    uint32_t unit;
+    uint8_t p2align;
+    /* Adds what the atom's edges ask for; `far`: branches as well. */
+    void (*find)(struct kld_session *ctx, struct kld_worker *worker, const struct kld_atom *atom,
+                 bool far, kld_wants *wants);
+    /* Writes an entry of that kind, for the edge of f, at address `at`. */
+    void (*write)(const struct elf_fixup *f, const struct kld_island_key *key, uint8_t *out,
+                  uint64_t at);
+    /* Names in .symtab: that of the target is between the two. */
+    const char *const (*names)[2];
+    const char *mapping; /* the symbol that marks code, or NULL */
 };
 
 struct elf_arch_ops {
@@ -72,6 +93,8 @@ struct elf_arch_ops {
      * pointer, and how far behind the start of a module's block its DTPREL offsets count from. */
     int64_t (*tp_offset)(const struct kld_session *ctx, uint64_t address);
     uint32_t dtp_bias;
+
+    const struct elf_island_ops *islands; /* NULL: branches reach everything */
 };
 
 #endif

@@ -1,15 +1,17 @@
 /* elf_layout.c - addresses, file offsets and headers.
  *
  * Needs: session.order and session.segments (elf_place.c). One bounded loop gives addresses;
- * it runs again only when a table whose size depends on addresses (.relr.dyn) has grown.
+ * it runs again only when something whose size depends on addresses (.relr.dyn, islands) has grown.
  * Afterwards addresses, symbols and file offsets are final. */
+#include "formats/elf/elf_island.h"
 #include "formats/elf/elf_symbols.h"
 #include "formats/elf/elf_tables.h"
+#include "src/assign.h"
 #include "src/layout.h"
 #include "src/resolve.h"
 #include <stdlib.h>
 
-enum { MAX_ROUNDS = 16 };
+enum { MAX_ROUNDS = 64 };
 
 /* ---- headers ---- */
 
@@ -383,6 +385,7 @@ static void set_points(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
     set_point(elf, ELF_AT_HEADERS, elf->headers, elf->headers->addr);
+    elf->points[ELF_AT_BSS].section = NULL;
     struct kld_section *last = NULL;
     for (uint32_t i = 0; i < ctx->norder; i++) {
         struct kld_section *s = ctx->order[i];
@@ -451,7 +454,13 @@ void elf_layout(struct kld_session *ctx)
         kld_fix_addresses(ctx);
         measure_segments(ctx);
         set_table_addresses(ctx);
-        if (!elf_relr_update(ctx))
+        bool stale = elf_relr_update(ctx);
+        if (!stale) {
+            set_points(ctx);
+            elf_fix_symbols(ctx);
+            stale = elf_islands_update(ctx);
+        }
+        if (!stale)
             break;
         if (round == MAX_ROUNDS) {
             kld_error(ctx, "internal", NULL, "internal error: addresses do not settle");
@@ -459,6 +468,5 @@ void elf_layout(struct kld_session *ctx)
         }
     }
     check_overlap(ctx);
-    set_points(ctx);
-    elf_fix_symbols(ctx);
+    kld_assign_check(ctx);
 }
