@@ -12,12 +12,13 @@
  *   bti c; b target
  *
  * and br x16 goes there. Conditional branches, which reach 1 MiB or less, have no islands: compilers
- * use them inside a section only. */
+ * use them inside a section only.
+ *
+ * The entries for erratum 843419 are in a64_erratum_elf.c. */
 #include "arch/aarch64/a64_elf.h"
 #include "formats/elf/elf_island.h"
 #include "formats/elf/elf_property.h"
 
-enum kind { FAR, PAD };
 enum { FAR_SIZE = 12, PAD_SIZE = 8, BTI_C = 0xd503245f };
 
 #define REACH                                                                                      \
@@ -62,16 +63,14 @@ static bool needs_pad(const struct elf_fixup *f)
 
 /* ---- finding ---- */
 
-static void want(struct kld_worker *worker, const struct elf_fixup *f, enum kind kind,
-                 uint64_t place, uint32_t size, kld_wants *wants)
+void a64_want(struct kld_worker *worker, const struct elf_fixup *f,
+              const struct kld_island_key *key, uint64_t place, uint32_t size, kld_wants *wants)
 {
-    struct kld_island_key key = elf_branch_key(f, kind);
-    uint64_t at;
-    if (kld_island_find(f->ctx->islands, &key, place, reach, &at))
-        return;
     const elf_rela *first = f->atom->edges;
-    *kld_vec_push(&worker->arena, wants) =
-        (struct kld_want){key, reach, place, size, (uint32_t)(f->rel - first), f->atom};
+    uint64_t at;
+    if (!kld_island_find(f->ctx->islands, key, place, reach, &at))
+        *kld_vec_push(&worker->arena, wants) =
+            (struct kld_want){*key, reach, place, size, (uint32_t)(f->rel - first), f->atom};
 }
 
 static void find_branch(struct kld_worker *worker, const struct elf_fixup *f, kld_wants *wants)
@@ -81,27 +80,34 @@ static void find_branch(struct kld_worker *worker, const struct elf_fixup *f, kl
         return;
     if (elf_fixup_class(f) == ELF_TO_CONSTANT && !elf_fixup_value(f))
         return; /* undefined and weak: a nop */
-    want(worker, f, FAR, f->p, FAR_SIZE, wants);
-    if (needs_pad(f))
-        want(worker, f, PAD, target, PAD_SIZE, wants);
+    struct kld_island_key key = elf_branch_key(f, A64_FAR);
+    a64_want(worker, f, &key, f->p, FAR_SIZE, wants);
+    if (!needs_pad(f))
+        return;
+    key.kind = A64_PAD;
+    a64_want(worker, f, &key, target, PAD_SIZE, wants);
+}
+
+static bool always(const struct kld_session *ctx)
+{
+    return ctx->options.fix_cortex_a53_843419;
 }
 
 static void find(struct kld_session *ctx, struct kld_worker *worker, const struct kld_atom *atom,
                  bool far, kld_wants *wants)
 {
     const elf_rela *rels = atom->edges;
+    bool erratum = always(ctx);
     for (uint32_t i = 0; i < atom->nedges; i++) {
-        if (!far || !is_branch(ELF64_R_TYPE(rels[i].r_info)))
+        bool branch = is_branch(ELF64_R_TYPE(rels[i].r_info));
+        if (branch ? !far : !erratum || !a64_ends_page(atom->addr + rels[i].r_offset))
             continue;
         struct elf_fixup f = elf_fixup_at(ctx, atom, i);
-        find_branch(worker, &f, wants);
+        if (branch)
+            find_branch(worker, &f, wants);
+        else
+            a64_want_erratum(worker, &f, wants);
     }
-}
-
-static bool always(const struct kld_session *ctx)
-{
-    (void)ctx;
-    return false;
 }
 
 /* ---- applying ---- */
@@ -111,13 +117,26 @@ uint64_t a64_island(const struct elf_fixup *f, uint64_t target)
     uint64_t at;
     if (kld_reaches(reach, f->p, target))
         return target;
-    struct kld_island_key key = elf_branch_key(f, FAR);
+    struct kld_island_key key = elf_branch_key(f, A64_FAR);
     return kld_island_find(f->ctx->islands, &key, f->p, reach, &at) ? at : target;
+}
+
+bool a64_find_erratum(const struct kld_session *ctx, const struct kld_atom *atom, uint64_t offset,
+                      uint64_t *entry)
+{
+    struct kld_island_key key = {atom, offset, A64_ERRATUM};
+    return ctx->islands && kld_island_find(ctx->islands, &key, atom->addr + offset, reach, entry);
+}
+
+void a64_put_branch(uint8_t *out, uint64_t at, uint64_t target)
+{
+    kld_put32(out, 0x14000000);
+    a64_put_bits(out, 0, 26, (target - at) >> 2);
 }
 
 static void write_far(const struct elf_fixup *f, uint8_t *out, uint64_t at, uint64_t target)
 {
-    struct kld_island_key pad = elf_branch_key(f, PAD);
+    struct kld_island_key pad = elf_branch_key(f, A64_PAD);
     if (needs_pad(f))
         kld_island_find(f->ctx->islands, &pad, target, reach, &target);
     elf_check_range(f, a64_page(target) - a64_page(at), 33, true);
@@ -128,32 +147,29 @@ static void write_far(const struct elf_fixup *f, uint8_t *out, uint64_t at, uint
     a64_put_imm12(out + 4, target, 0);
 }
 
-static void put_branch(uint8_t *out, uint64_t at, uint64_t target)
-{
-    kld_put32(out, 0x14000000);
-    a64_put_bits(out, 0, 26, (target - at) >> 2);
-}
-
 static void write_entry(const struct elf_fixup *f, const struct kld_island_key *key, uint8_t *out,
                         uint64_t at)
 {
-    uint64_t target = elf_fixup_branch(f) + (uint64_t)f->a;
-    switch ((enum kind)key->kind) {
-    case FAR: write_far(f, out, at, target); break;
-    case PAD:
+    uint64_t target = key->kind == A64_ERRATUM ? 0 : elf_fixup_branch(f) + (uint64_t)f->a;
+    switch ((enum a64_island)key->kind) {
+    case A64_FAR: write_far(f, out, at, target); break;
+    case A64_PAD:
         kld_put32(out, BTI_C);
-        put_branch(out + 4, at + 4, target);
+        a64_put_branch(out + 4, at + 4, target);
         break;
+    case A64_ERRATUM: a64_write_erratum(f, key->offset, out, at); break;
     }
 }
 
 /* The first are those of GNU ld. */
-static const char *const names[][2] = {[FAR] = {"__", "_veneer"}, [PAD] = {"__", "_bti_veneer"}};
+static const char *const names[][2] = {[A64_FAR] = {"__", "_veneer"},
+                                       [A64_PAD] = {"__", "_bti_veneer"},
+                                       [A64_ERRATUM] = {"__", "_843419_veneer"}};
 
 const struct elf_island_ops a64_islands = {
     .reach = REACH,
     .always = always,
-    .unit = 1,
+    .unit = 4096,
     .p2align = 2,
     .find = find,
     .write = write_entry,
