@@ -155,9 +155,7 @@ static void evaluate(struct kld_session *ctx, struct kld_assign *a)
     if (!a->name.len) {
         if (!value.value)
             kld_error(ctx, "assertion", NULL, "%.*s", KLD_FMT(a->message));
-        return;
-    }
-    if (value.base) {
+    } else if (value.base) {
         a->sym->section = ctx->format->anchor(ctx);
         a->sym->value = value.value - a->sym->section->addr;
     } else {
@@ -171,7 +169,14 @@ void kld_assign_evaluate(struct kld_session *ctx)
 {
     for (size_t i = 0; i < ctx->assigns.len; i++) {
         struct kld_assign *a = &ctx->assigns.data[i];
-        if ((a->sym && !a->done) || !a->name.len)
+        if (a->sym && !a->done)
             evaluate(ctx, a);
     }
+}
+
+void kld_assign_check(struct kld_session *ctx)
+{
+    for (size_t i = 0; i < ctx->assigns.len; i++)
+        if (!ctx->assigns.data[i].name.len)
+            evaluate(ctx, &ctx->assigns.data[i]);
 }

@@ -19,7 +19,10 @@ void kld_builtin_names(struct kld_session *ctx);
 /* After binding: assigned symbols are defined, as aliases where they are; PROVIDE decides. */
 void kld_assign_bind(struct kld_session *ctx);
 
-/* Addresses are final: values of those that are not aliases; ASSERT. */
+/* Addresses are assigned: values of those that are not aliases. Again, when they have changed. */
 void kld_assign_evaluate(struct kld_session *ctx);
+
+/* Addresses are final: ASSERT. */
+void kld_assign_check(struct kld_session *ctx);
 
 #endif

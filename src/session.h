@@ -21,6 +21,7 @@ struct kld_pending_message;
 struct kld_undefined;
 struct kld_resolver;
 struct kld_gc;
+struct kld_islands;
 struct kld_folding;
 
 struct kld_diagnostics {
@@ -105,6 +106,8 @@ struct kld_session {
     struct kld_section **order;      /* those of the output, in its order */
     uint32_t norder;
     KLD_VEC(struct kld_segment) segments;
+
+    struct kld_islands *islands; /* NULL: all branches reach their targets */
 
     uint64_t file_size; /* of the output, set by layout */
     bool executable;    /* the output gets the x permission bits */

@@ -15,51 +15,23 @@ static void put_words(const struct elf_fixup *f, uint64_t distance, unsigned lo,
     a64_put_bits(f->field, lo, width, distance >> 2);
 }
 
-/* Erratum 843419 (Arm Cortex-A53 MPCore Software Developers Errata Notice): an adrp in the last two
- * words of a page, then a load or store, then (with at most one instruction between) a load or
- * store with an unsigned offset from the adrp's register may use a wrong address. This is a little
- * more than what has it. The bytes are those of the input: only fields differ. */
-static bool may_have_erratum(const struct elf_fixup *f)
-{
-    uint64_t at = f->rel->r_offset;
-    unsigned reg = kld_get32(f->field) & 31;
-    if (!kld_in_bounds(at, 12, f->atom->size) ||
-        (kld_get32(f->atom->data + at + 4) & 0x0a000000) != 0x08000000)
-        return false;
-    for (unsigned next = 8; next <= 12 && kld_in_bounds(at, next + 4, f->atom->size); next += 4) {
-        uint32_t insn = kld_get32(f->atom->data + at + next);
-        if ((insn & 0x3b000000) == 0x39000000 && (insn >> 5 & 31) == reg)
-            return true;
-    }
-    return false;
-}
-
-/* An adr of the page does the same as the adrp without the erratum, within 1 MiB. */
+/* Where erratum 843419 may be (a64_erratum_elf.c), an adr of the page does the same as the adrp
+ * without it, within 1 MiB. */
 static bool avoid_erratum(const struct elf_fixup *f, uint64_t target)
 {
     int64_t distance = (int64_t)(a64_page(target) - f->p);
-    if (!a64_is_adrp(kld_get32(f->field)))
+    if (!a64_is_adrp(kld_get32(f->field)) || distance < -(1 << 20) || distance >= 1 << 20)
         return false;
-    if (distance >= -(1 << 20) && distance < 1 << 20) {
-        kld_put32(f->field, kld_get32(f->field) & 0x7fffffff);
-        a64_put_adr(f->field, (uint64_t)distance);
-        return true;
-    }
-    /* Once, and without its place: which thread comes first must not show. */
-    if (may_have_erratum(f) && !atomic_exchange(&elf_state(f->ctx)->erratum_left, true))
-        kld_warning(
-            f->ctx, "erratum-843419", NULL,
-            "--fix-cortex-a53-843419: code with the erratum that is further than 1 MiB from "
-            "its data is left as it is");
-    return false;
+    kld_put32(f->field, kld_get32(f->field) & 0x7fffffff);
+    a64_put_adr(f->field, (uint64_t)distance);
+    return true;
 }
 
 /* adrp */
 static void put_page(const struct elf_fixup *f, uint64_t target)
 {
     uint64_t distance = a64_page(target) - a64_page(f->p);
-    if (f->ctx->options.fix_cortex_a53_843419 && (f->p & 0xfff) >= 0xff8 &&
-        avoid_erratum(f, target))
+    if (f->ctx->options.fix_cortex_a53_843419 && a64_ends_page(f->p) && avoid_erratum(f, target))
         return;
     elf_check_range(f, distance, 33, true);
     a64_put_adr(f->field, distance >> 12);
@@ -189,13 +161,21 @@ static void apply_word(const struct elf_fixup *f, uint64_t x)
     kld_put64(f->field, word == ELF_WORD_SYMBOLIC ? 0 : x);
 }
 
+static uint64_t branch_target(const struct elf_fixup *f, unsigned width)
+{
+    uint64_t target = elf_fixup_branch(f) + (uint64_t)f->a;
+    if (kld_unlikely(f->ctx->islands) && width == 26)
+        return a64_island(f, target);
+    return target;
+}
+
 /* A branch to what is undefined and weak goes on behind it (AAELF64 5.7.6). */
 static void apply_branch(const struct elf_fixup *f, unsigned lo, unsigned width)
 {
     if (elf_fixup_class(f) == ELF_TO_CONSTANT && !elf_fixup_value(f))
         kld_put32(f->field, A64_INSN_NOP);
     else
-        put_words(f, elf_fixup_branch(f) + (uint64_t)f->a - f->p, lo, width);
+        put_words(f, branch_target(f, width) - f->p, lo, width);
 }
 
 /* TPREL(S + A); an undefined weak variable is at offset 0. */
@@ -346,6 +326,12 @@ static uint32_t apply_edge(const struct elf_fixup *f, struct a64_kept *kept)
     return 1;
 }
 
+void a64_apply_edge(const struct elf_fixup *f)
+{
+    struct a64_kept kept = {0};
+    apply_edge(f, &kept);
+}
+
 void a64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
                const struct kld_atom *atom, uint8_t *out)
 {
@@ -357,6 +343,8 @@ void a64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_ob
         elf_fixup_next(&f, &rels[i], out);
         i += apply_edge(&f, &kept);
     }
+    if (ctx->options.fix_cortex_a53_843419 && (atom->flags & KLD_ATOM_EXEC))
+        a64_apply_erratum(ctx, atom, out);
 }
 
 /* ---- sections that are not in memory ---- */

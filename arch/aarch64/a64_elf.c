@@ -223,4 +223,5 @@ const struct elf_arch_ops a64_elf = {
     .dt_variant = DT_VARIANT_PCS,
     .options = options,
     .noptions = KLD_COUNT(options),
+    .islands = &a64_islands,
 };

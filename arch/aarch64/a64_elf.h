@@ -94,6 +94,31 @@ void a64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_ob
 void a64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
                      const struct kld_atom *atom, uint8_t *out);
 int64_t a64_tp_offset(const struct kld_session *ctx, uint64_t address);
+/* One relocation: writes f->field. */
+void a64_apply_edge(const struct elf_fixup *f);
+
+/* ---- islands: a64_island_elf.c ---- */
+
+/* What an entry is for: a branch out of reach, its landing pad, code with erratum 843419 */
+enum a64_island { A64_FAR, A64_PAD, A64_ERRATUM };
+extern const struct elf_island_ops a64_islands;
+
+/* Where a branch goes that does not reach its target: to an entry, or (too far) to the target. */
+uint64_t a64_island(const struct elf_fixup *f, uint64_t target);
+/* Asks for an entry of that size within reach of the place, unless there is one. */
+void a64_want(struct kld_worker *worker, const struct elf_fixup *f,
+              const struct kld_island_key *key, uint64_t place, uint32_t size, kld_wants *wants);
+/* The entry for the instruction at that offset of the atom. */
+bool a64_find_erratum(const struct kld_session *ctx, const struct kld_atom *atom, uint64_t offset,
+                      uint64_t *entry);
+/* b target */
+void a64_put_branch(uint8_t *out, uint64_t at, uint64_t target);
+
+/* a64_erratum_elf.c: asks for an entry if the relocation is at code with the erratum; writes the
+ * entry for the code at that offset; makes the atom's relocated code go there. */
+void a64_want_erratum(struct kld_worker *worker, const struct elf_fixup *f, kld_wants *wants);
+void a64_write_erratum(const struct elf_fixup *f, uint64_t offset, uint8_t *out, uint64_t at);
+void a64_apply_erratum(struct kld_session *ctx, const struct kld_atom *atom, uint8_t *out);
 
 /* ---- decisions: a64_relax_elf.c ---- */
 

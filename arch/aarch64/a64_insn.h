@@ -31,6 +31,12 @@ static inline uint64_t a64_page(uint64_t address)
     return address & ~(uint64_t)0xfff;
 }
 
+/* Whether an instruction is one of the last two of a page. */
+static inline bool a64_ends_page(uint64_t address)
+{
+    return (address & 0xfff) >= 0xff8;
+}
+
 /* adr, adrp: immlo in bits 29-30, immhi in bits 5-23 */
 static inline void a64_put_adr(uint8_t *p, uint64_t value)
 {

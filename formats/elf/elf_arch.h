@@ -5,6 +5,7 @@
 #define KLD_ELF_ARCH_H
 
 #include "formats/elf/elf_object.h"
+#include "src/island.h"
 
 /* What a relocation refers to. */
 enum elf_reloc_kind {
@@ -52,6 +53,26 @@ struct elf_feature {
 struct elf_cpu_dynamic {
     int64_t tag;
     bool (*wanted)(const struct kld_session *ctx);
+};
+
+struct elf_fixup;
+
+/* Islands (src/island.h): for a CPU with branches that do not reach all of a large program. */
+struct elf_island_ops {
+    struct kld_reach reach; /* of a branch: code that spans no more needs none */
+    /* Whether the output needs them for something else, however small it is; and then the unit. */
+    bool (*always)(const struct kld_session *ctx);
+    uint32_t unit;
+    uint8_t p2align;
+    /* Adds what the atom's edges ask for; `far`: branches as well. */
+    void (*find)(struct kld_session *ctx, struct kld_worker *worker, const struct kld_atom *atom,
+                 bool far, kld_wants *wants);
+    /* Writes an entry of that kind, for the edge of f, at address `at`. */
+    void (*write)(const struct elf_fixup *f, const struct kld_island_key *key, uint8_t *out,
+                  uint64_t at);
+    /* Names in .symtab: that of the target is between the two. */
+    const char *const (*names)[2];
+    const char *mapping; /* the symbol that marks code, or NULL */
 };
 
 struct elf_arch_ops {
@@ -144,6 +165,8 @@ struct elf_arch_ops {
      * struct kld_options. */
     const uint16_t *options;
     uint32_t noptions;
+
+    const struct elf_island_ops *islands; /* NULL: branches reach everything */
 };
 
 #endif

@@ -2,14 +2,16 @@
  *
  * Needs: session.order and session.segments (elf_place.c). One bounded loop gives addresses;
  * it runs again only when sizes that depend on addresses have changed: relaxation shortens code,
- * .relr.dyn grows. Afterwards addresses, symbols and file offsets are final. */
+ * .relr.dyn and islands grow. Afterwards addresses, symbols and file offsets are final. */
+#include "formats/elf/elf_island.h"
 #include "formats/elf/elf_symbols.h"
 #include "formats/elf/elf_tables.h"
+#include "src/assign.h"
 #include "src/layout.h"
 #include "src/resolve.h"
 #include <stdlib.h>
 
-enum { MAX_ROUNDS = 16 };
+enum { MAX_ROUNDS = 64 };
 
 /* ---- headers ---- */
 
@@ -384,6 +386,7 @@ static void set_points(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
     set_point(elf, ELF_AT_HEADERS, elf->headers, elf->headers->addr);
+    elf->points[ELF_AT_BSS].section = NULL;
     struct kld_section *last = NULL;
     for (uint32_t i = 0; i < ctx->norder; i++) {
         struct kld_section *s = ctx->order[i];
@@ -476,9 +479,14 @@ void elf_layout(struct kld_session *ctx)
         kld_fix_addresses(ctx);
         measure_segments(ctx);
         set_table_addresses(ctx);
-        bool again = elf_shrink(ctx, round);
-        again |= elf_relr_update(ctx);
-        if (!again)
+        bool stale = elf_shrink(ctx, round);
+        stale |= elf_relr_update(ctx);
+        if (!stale) {
+            set_points(ctx);
+            elf_fix_symbols(ctx);
+            stale = elf_islands_update(ctx);
+        }
+        if (!stale)
             break;
         if (round == MAX_ROUNDS) {
             kld_error(ctx, "internal", NULL, "internal error: addresses do not settle");
@@ -486,6 +494,5 @@ void elf_layout(struct kld_session *ctx)
         }
     }
     check_overlap(ctx);
-    set_points(ctx);
-    elf_fix_symbols(ctx);
+    kld_assign_check(ctx);
 }

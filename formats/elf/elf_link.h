@@ -115,9 +115,7 @@ struct elf_link {
     _Atomic bool static_tls;     /* DF_STATIC_TLS */
     _Atomic bool needs_got_base; /* _GLOBAL_OFFSET_TABLE_ is referred to */
     _Atomic bool textrel;        /* DF_TEXTREL */
-    /* Noted while writing */
-    _Atomic bool erratum_left; /* code with an erratum of the CPU that could not be avoided */
-    uint32_t tlsld;            /* GOT slot of that pair, or ELF_NONE */
+    uint32_t tlsld;              /* GOT slot of that pair, or ELF_NONE */
     KLD_VEC(struct elf_defined) defined;
     struct {
         struct kld_section *section; /* that the address is in or behind */

@@ -513,7 +513,8 @@ void elf_fix_symbols(struct kld_session *ctx)
     for (size_t i = 0; i < elf->defined.len; i++)
         fix_defined(ctx, &elf->defined.data[i]);
     kld_assign_evaluate(ctx);
-    elf->addresses = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
+    if (!elf->addresses)
+        elf->addresses = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
     kld_parallel_for(ctx, (ctx->nsymbols + ELF_SYMBOL_BLOCK - 1) / ELF_SYMBOL_BLOCK, 1, fix_block,
                      NULL);
 }

@@ -10,7 +10,7 @@ void elf_begin(struct kld_session *ctx);
 /* format.bind_all: linker-defined symbols, COMMON, versions; exported, imported, preemptible. */
 void elf_bind_all(struct kld_session *ctx);
 
-/* Once addresses are final: values of the linker-defined symbols and of --defsym, and
+/* Once addresses are assigned: values of the linker-defined symbols and of --defsym, and
  * elf_link.addresses. */
 void elf_fix_symbols(struct kld_session *ctx);
 

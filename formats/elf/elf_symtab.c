@@ -1,17 +1,19 @@
 /* elf_symtab.c - .symtab, .symtab_shndx and .strtab.
  *
  * The tables consist of parts, and each part of every table is an atom of its own, so that they
- * are written in parallel: for each file its local names; then for each file the global names
- * that have become local; then for each file the other global names that it defines; and at the
- * end of each kind those that no object defines. A part is never stored. What belongs to it is decided once, a bit a
- * symbol; then the same walk counts it and, later, writes each table, through a file's own tables
- * from front to back.
+ * are written in parallel: for each file its local names; those of islands; then for each file the
+ * global names that have become local; then for each file the other global names that it defines;
+ * and at the end of each kind those that no object defines. A part is never stored. What belongs to
+ * it is decided once, a bit a symbol; then the same walk counts it and, later, writes each table,
+ * through a file's own tables from front to back.
  *
  * What is kept follows GNU ld: -s, -S, -x, -X, --retain-symbols-file; local names of mergeable
  * sections that begin with .L are dropped by default; a file that has no STT_FILE symbol gets one
  * with its name, so that its functions are not taken for those of the file before it. */
 #include "formats/elf/elf_symtab.h"
+#include <stdio.h>
 #include <stdlib.h>
+#include "formats/elf/elf_reloc.h"
 #include "formats/elf/elf_relocatable.h"
 #include "formats/elf/elf_symbols.h"
 #include "src/layout.h"
@@ -22,6 +24,7 @@ enum { KEPT_HIDDEN = 1 << 6, KEPT_GLOBAL = 1 << 7 };
 enum kind {
     SECTIONS, /* one symbol for each output section */
     LOCALS,   /* of a file */
+    ISLANDS,  /* code that the linker has made for branches */
     NO_FILE,  /* an STT_FILE symbol without a name: what follows is of no file in particular */
     HIDDEN,   /* global names that became local: of a file, or of table.rest */
     GLOBALS,  /* of a file, or of table.rest */
@@ -36,6 +39,8 @@ struct part {
     uint32_t count;
     uint64_t names; /* offset in .strtab */
     uint64_t size;  /* in .strtab */
+    /* Of ISLANDS, which grow: the parts of the tables */
+    struct kld_atom *symbols, *strings, *indices;
 };
 
 struct table {
@@ -570,6 +575,59 @@ static void walk_sections(struct walk *w)
     }
 }
 
+/* ---- islands ---- */
+
+static void put_code(struct walk *w, const struct kld_island *island, struct kld_str name,
+                     unsigned type, uint32_t start, uint32_t end)
+{
+    elf_sym *out, scratch;
+    if (!is_retained(w->table, name))
+        return;
+    if (put(w, name, &out, &scratch)) {
+        out->st_info = (unsigned char)ELF64_ST_INFO(STB_LOCAL, type);
+        out->st_value = island->atom->addr + start;
+        out->st_size = end - start;
+        set_place(w, out, section_of(w->ctx, island->atom));
+    }
+    w->count++;
+}
+
+/* The name of the target between the two strings that the CPU has for the kind of entry. */
+static struct kld_str entry_name(const struct walk *w, const struct kld_island_entry *e,
+                                 char *buffer, size_t size)
+{
+    const char *const *names = elf_state(w->ctx)->arch->islands->names[e->key.kind];
+    const elf_rela *rel = (const elf_rela *)e->atom->edges + e->edge;
+    struct kld_str target =
+        elf_target_name(w->ctx, elf_object(e->atom->file), ELF64_R_SYM(rel->r_info));
+    int len = snprintf(buffer, size, "%s%.*s%s", names[0], KLD_FMT(target), names[1]);
+    return (struct kld_str){buffer, KLD_MIN((size_t)len, size - 1)};
+}
+
+static void walk_island(struct walk *w, const struct kld_island *island)
+{
+    char buffer[4096];
+    const char *mapping = elf_state(w->ctx)->arch->islands->mapping;
+    if (mapping && island->entries.len)
+        put_code(w, island, kld_str(mapping), STT_NOTYPE, 0, 0);
+    for (size_t i = 0; i < island->entries.len; i++) {
+        const struct kld_island_entry *e = &island->entries.data[i];
+        uint32_t end = i + 1 < island->entries.len ? e[1].offset : island->used;
+        put_code(w, island, entry_name(w, e, buffer, sizeof(buffer)), STT_FUNC, e->offset, end);
+    }
+}
+
+static void walk_islands(struct walk *w)
+{
+    const struct kld_islands *islands = w->ctx->islands;
+    if (!islands || !islands->used || w->table->discard == KLD_DISCARD_ALL)
+        return;
+    if (!w->table->retains)
+        put_file_name(w, (struct kld_str){0});
+    for (size_t i = 0; i < islands->list.len; i++)
+        walk_island(w, islands->list.data[i]);
+}
+
 /* ---- walking ---- */
 
 static void walk_part(struct walk *w, const struct part *part)
@@ -577,6 +635,7 @@ static void walk_part(struct walk *w, const struct part *part)
     switch ((enum kind)part->kind) {
     case SECTIONS: walk_sections(w); break;
     case LOCALS: walk_locals(w, part); break;
+    case ISLANDS: walk_islands(w); break;
     case NO_FILE: put_file_name(w, (struct kld_str){0}); break;
     case HIDDEN:
     case GLOBALS:
@@ -756,11 +815,13 @@ static void list_files(struct kld_session *ctx, struct table *t, enum kind kind)
 
 static void list_parts(struct kld_session *ctx, struct table *t)
 {
-    t->parts = KLD_NEW_ARRAY(&ctx->arena, struct part, 3 * (size_t)ctx->nfiles + 4);
+    t->parts = KLD_NEW_ARRAY(&ctx->arena, struct part, 3 * (size_t)ctx->nfiles + 5);
     if (t->keeps_relocs)
         t->parts[t->nparts++] = (struct part){.kind = SECTIONS};
     list_files(ctx, t, LOCALS);
     if (!t->relocatable) {
+        if (elf_state(ctx)->arch->islands)
+            t->parts[t->nparts++] = (struct part){.kind = ISLANDS};
         t->parts[t->nparts++] = (struct part){.kind = NO_FILE};
         list_files(ctx, t, HIDDEN);
         t->parts[t->nparts++] = (struct part){.kind = HIDDEN};
@@ -853,12 +914,18 @@ static struct kld_section *make_table(struct kld_session *ctx, struct table *t,
     for (uint32_t i = 0; i < t->nparts; i++) {
         struct part *part = &t->parts[i];
         uint64_t size = type == SHT_STRTAB ? part->size : (uint64_t)part->count * entsize;
-        if (!size)
+        if (!size && part->kind != ISLANDS)
             continue;
         struct kld_atom *atom = kld_atom_new(ctx, section, 0, p2align, size);
         atom->kind = KLD_ATOM_GENERATED;
         atom->generate = generate;
         atom->extra = part;
+        if (type == SHT_SYMTAB)
+            part->symbols = atom;
+        else if (type == SHT_STRTAB)
+            part->strings = atom;
+        else
+            part->indices = atom;
     }
     return section;
 }
@@ -875,6 +942,16 @@ static void make_tables(struct kld_session *ctx, struct table *t)
     if (ctx->sections.len * (t->keeps_relocs ? 2 : 1) + 64 >= SHN_LORESERVE)
         make_table(ctx, t, ELF_SYMTAB_SHNDX, ".symtab_shndx", SHT_SYMTAB_SHNDX, 4, write_indices)
             ->link = symtab;
+}
+
+static bool check_size(struct kld_session *ctx, const struct table *t)
+{
+    if (t->nsymbols <= UINT32_MAX && t->strtab_size <= UINT32_MAX)
+        return true;
+    kld_error(ctx, "too-large", NULL,
+              "the symbol table is too large: %llu symbols with %llu bytes of names",
+              (unsigned long long)t->nsymbols, (unsigned long long)t->strtab_size);
+    return false;
 }
 
 /* Which undefined names a complete program may have: none, but where the user said so. */
@@ -920,15 +997,41 @@ void elf_symtab_synth(struct kld_session *ctx)
     drop_no_file(t);
     note_abi(ctx, t);
     uint32_t first_global = sum_parts(t);
-    if (t->nsymbols > UINT32_MAX || t->strtab_size > UINT32_MAX) {
-        kld_error(ctx, "too-large", NULL,
-                  "the symbol table is too large: %llu symbols with %llu "
-                  "bytes of names",
-                  (unsigned long long)t->nsymbols, (unsigned long long)t->strtab_size);
+    if (!check_size(ctx, t))
         return;
-    }
     make_tables(ctx, t);
     ctx->sections.data[elf_state(ctx)->synth[ELF_SYMTAB]->section]->info = first_global;
+    if (t->keeps_relocs)
+        kld_parallel_for(ctx, t->nparts, 4, number_part, t);
+}
+
+/* ---- growing ---- */
+
+static struct part *islands_part(struct table *t)
+{
+    for (uint32_t i = 0; t && i < t->nparts; i++)
+        if (t->parts[i].kind == ISLANDS)
+            return &t->parts[i];
+    return NULL;
+}
+
+void elf_symtab_islands(struct kld_session *ctx)
+{
+    struct table *t = get_table(ctx);
+    struct part *part = islands_part(t);
+    if (!part)
+        return;
+    struct walk w = {.ctx = ctx, .table = t};
+    walk_part(&w, part);
+    part->count = w.count;
+    part->size = w.size;
+    ctx->sections.data[part->symbols->section]->info = sum_parts(t);
+    if (!check_size(ctx, t))
+        return;
+    part->symbols->size = part->count * sizeof(Elf64_Sym);
+    part->strings->size = part->size;
+    if (part->indices)
+        part->indices->size = 4ull * part->count;
     if (t->keeps_relocs)
         kld_parallel_for(ctx, t->nparts, 4, number_part, t);
 }

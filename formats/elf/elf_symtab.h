@@ -11,6 +11,9 @@ static inline bool elf_keeps_relocs(const struct kld_session *ctx)
     return elf_state(ctx)->is_relocatable || ctx->options.emit_relocs;
 }
 
+/* Islands have grown: the table holds a symbol for each of their entries. */
+void elf_symtab_islands(struct kld_session *ctx);
+
 /* Number of symbol i of ctx->files[f] in .symtab; 0 if it is not in there. Section symbols have
  * no number of their own: elf_symtab_section. */
 uint32_t elf_symtab_number(const struct kld_session *ctx, uint32_t f, uint32_t i);
