@@ -234,7 +234,7 @@ def instructions(t, name, start, end):
     return disassembly(t, name, f'--start-address={a:#x}', f'--stop-address={b:#x}')
 
 
-def words(code):
+def mnemonics(code):
     return [c.split()[0] for c in code]
 
 
@@ -261,7 +261,7 @@ FAR = '.space 0x200000\n'
                          ids=['near', 'far'])
 def test_got_load_computes_the_address(t, flags, gap, want):
     t.ld('app', *flags, t.asm('a.o', GOT_LOAD.format(gap=gap)))
-    assert words(instructions(t, 'app', '_start', 'end')) == want
+    assert mnemonics(instructions(t, 'app', '_start', 'end')) == want
     assert not t.elf('app').section('.got')
     if not flags:
         t.run('app', status=5)
@@ -269,7 +269,7 @@ def test_got_load_computes_the_address(t, flags, gap, want):
 
 def test_got_load_of_a_local_symbol(t):
     t.ld('app', t.asm('a.o', GOT_LOAD.format(gap='').replace('.globl v\n.hidden v\n', '')))
-    assert words(instructions(t, 'app', '_start', 'end')) == ['nop', 'adr']
+    assert mnemonics(instructions(t, 'app', '_start', 'end')) == ['nop', 'adr']
     t.run('app', status=5)
 
 
@@ -288,7 +288,7 @@ PAIR = 'adrp x1, :got:v\nldr x1, [x1, :got_lo12:v]\n'
 def test_got_load_is_kept(t, flags, code):
     a = t.asm('a.o', GOT_LOAD.format(gap='').replace(PAIR, code))
     t.ld('app', *flags, a)
-    assert {'adrp', 'ldr'} <= set(words(instructions(t, 'app', '_start', 'end')))
+    assert {'adrp', 'ldr'} <= set(mnemonics(instructions(t, 'app', '_start', 'end')))
     assert t.elf('app').section('.got')
     t.run('app', status=5)
 
@@ -297,14 +297,14 @@ def test_got_load_of_what_is_far_away(t):
     """Addresses are not known yet when slots are: an option that spreads them keeps all loads."""
     text = GOT_LOAD.format(gap='').replace('.data', '.section .far, "aw", %progbits')
     t.ld('app', '--section-start=.far=0x300000000', t.asm('a.o', text))
-    assert words(instructions(t, 'app', '_start', 'end')) == ['adrp', 'ldr']
+    assert mnemonics(instructions(t, 'app', '_start', 'end')) == ['adrp', 'ldr']
     t.run('app', status=5)
 
 
 def test_got_load_of_a_huge_image(t):
     gap = '.section .bss.huge, "aw", %nobits\n.globl huge\nhuge: .space 0x78000000\n'
     t.ld('app', t.asm('a.o', GOT_LOAD.format(gap=gap)))
-    assert words(instructions(t, 'app', '_start', 'end')) == ['adrp', 'ldr']
+    assert mnemonics(instructions(t, 'app', '_start', 'end')) == ['adrp', 'ldr']
 
 
 def test_got_loads_of_several_symbols(t):
@@ -312,7 +312,7 @@ def test_got_loads_of_several_symbols(t):
     text = GOT_LOAD.format(gap='').replace('end:', 'adrp x2, :got:w\nnop\n'
                                            'ldr x2, [x2, :got_lo12:w]\nend:')
     t.ld('app', t.asm('a.o', text + '.data\n.globl w\n.hidden w\nw: .word 1\n'))
-    assert words(instructions(t, 'app', '_start', 'end')) == ['nop', 'adr', 'adrp', 'nop', 'ldr']
+    assert mnemonics(instructions(t, 'app', '_start', 'end')) == ['nop', 'adr', 'adrp', 'nop', 'ldr']
     t.run('app', status=5)
 
 
@@ -322,13 +322,13 @@ def test_got_loads_of_several_symbols(t):
 def test_got_load_of_what_is_not_a_place(t, flags, define):
     a = t.asm('a.o', '.globl _start\n_start: ' + PAIR + 'end: ret\n' + NOTE + define + '\n')
     t.ld('app', *flags, a)
-    assert words(instructions(t, 'app', '_start', 'end')) == ['adrp', 'ldr']
+    assert mnemonics(instructions(t, 'app', '_start', 'end')) == ['adrp', 'ldr']
 
 
 def test_got_load_of_a_preemptible_symbol(t):
     text = '.globl v, f, end\nf: ' + PAIR + 'end: ret\n.data\nv: .word 1\n' + NOTE
     t.ld('a.so', '-shared', t.asm('a.o', text))
-    assert words(instructions(t, 'a.so', 'f', 'end')) == ['adrp', 'ldr']
+    assert mnemonics(instructions(t, 'a.so', 'f', 'end')) == ['adrp', 'ldr']
     assert t.elf('a.so').dynrelocs_of('v') == ['GLOB_DAT']
 
 
@@ -336,7 +336,7 @@ def test_got_load_of_a_local_symbol_in_its_section(t):
     """as makes .data + 8 of a local symbol there: there is no slot for that, but an address is."""
     a = t.asm('a.o', GOT_LOAD.format(gap='').replace('.globl v\n.hidden v\n', '.xword 0\n'))
     t.ld('app', a)
-    assert words(instructions(t, 'app', '_start', 'end')) == ['nop', 'adr']
+    assert mnemonics(instructions(t, 'app', '_start', 'end')) == ['nop', 'adr']
     t.run('app', status=5)
     t.ld('app', '--no-relax', a, ok=False).says('a.o', 'ADR_GOT_PAGE', 'addend')
 
@@ -369,7 +369,7 @@ v: .word 7
 ], ids=['near', 'pie', 'far', 'other-target', 'no-relax'])
 def test_address_in_one_instruction(t, flags, to, gap, want):
     t.ld('app', *flags, t.asm('a.o', ADDRESS.format(to=to, gap=gap)))
-    assert words(instructions(t, 'app', '_start', 'end')) == want
+    assert mnemonics(instructions(t, 'app', '_start', 'end')) == want
     t.run('app', status=7)
 
 
@@ -379,7 +379,7 @@ def test_reach_of_adr(t, gap, fits):
     code = f'.globl _start\n_start: adrp x1, v\nadd x1, x1, :lo12:v\n.space {gap - 4}\nv: nop\n'
     t.ld('app', t.asm('a.o', code + NOTE))
     first = disassembly(t, 'app')[:2]
-    assert words(first) == (['nop', 'adr'] if fits else ['adrp', 'add'])
+    assert mnemonics(first) == (['nop', 'adr'] if fits else ['adrp', 'add'])
     assert not fits or '<v>' in first[1], first
 
 
@@ -741,7 +741,7 @@ def test_signed_plt(t):
     elf = link_calls(t, '-Wl,-z,pac-plt')
     assert elf.dyn(PAC_PLT) == 0
     code = disassembly(t, 'app', '-j', '.plt')
-    entries = [words(code[i:i + 6]) for i in range(8, len(code), 6)]
+    entries = [mnemonics(code[i:i + 6]) for i in range(8, len(code), 6)]
     signed = ['bti', 'adrp', 'ldr', 'add', 'autia1716', 'br']
     plain = ['bti', 'adrp', 'ldr', 'add', 'br', 'nop']
     assert signed in entries and plain in entries
