@@ -14,15 +14,26 @@ from kldtest import linker_family
 
 def pytest_addoption(parser):
     parser.addoption('--targets',
-                     help='CPUs to run the cases for, separated by commas (default: x86_64; for '
-                          'test/programs those as well that have a compiler and an emulator here)')
+                     help='CPUs to run the cases for, separated by commas (default: x86_64; where '
+                          'the CPU can matter those as well that have a compiler and an emulator '
+                          'here)')
+
+
+# CPUs that everything in CPU_MATTERS runs for, beside x86-64, where their tools are here.
+OTHERS = ('aarch64',)
+# Files and folders in which the CPU can matter; the other files run for x86-64 only, and cases of
+# test/arch say where they belong.
+CPU_MATTERS = {
+    'arch', 'programs', 'test_bad_input', 'test_compress', 'test_determinism', 'test_eh_frame',
+    'test_explain', 'test_gc', 'test_icf', 'test_merge', 'test_option_effects', 'test_property',
+    'test_real_programs', 'test_relocatable', 'test_side_by_side', 'test_symtab', 'test_undefined',
+    'test_warnings',
+}
 
 
 def default_targets(file):
-    """What is known to work: test/programs on every CPU, the other cases on x86-64; cases of
-    test/arch say where they belong."""
-    others = [name for name in ('aarch64',) if TARGETS[name].is_here()]
-    return ['x86_64', *others] if file.parent.name in ('programs', 'arch') else ['x86_64']
+    others = [name for name in OTHERS if TARGETS[name].is_here()]
+    return ['x86_64', *(others if {file.stem, file.parent.name} & CPU_MATTERS else [])]
 
 
 def pytest_configure(config):
@@ -80,5 +91,7 @@ def opt(request):
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
-def kind(request):
+def kind(request, target):
+    if not target.has(request.param.name):
+        pytest.skip(f'no {request.param.name} for {target.name} here')
     return request.param

@@ -251,6 +251,7 @@ const struct elf_arch_ops x64_elf = {
     .write_plt_entry = write_plt_entry,
     .write_plt_got_entry = write_plt_got_entry,
     .write_plt_sec_entry = write_plt_sec_entry,
+    .execstack_default = true,
     .got_plt_reserved = 3,
     .lazy_target = lazy_target,
     .tp_offset = x64_tp_offset,

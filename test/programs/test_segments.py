@@ -160,13 +160,18 @@ def test_objects_may_ask_for_an_executable_stack(t):
     assert hello(t, x, '-Wl,-z,noexecstack', out='app2').segment('GNU_STACK').flags == 'RW'
 
 
-@only('x86_64')
-@deviates(lld='wants -z execstack')
+@deviates(strict=False, lld='wants -z execstack')
 def test_objects_without_stack_note_get_an_executable_stack(t):
+    """On x86-64, whose first programs had no such notes. Elsewhere there is nothing to guess."""
     t.asm('x.o', '.globl unused\nunused: ret\n')
     t.cc('a.o', 'int main(void) { return 0; }')
-    assert t.link('app', 'a.o', 'x.o').says('x.o', 'GNU-stack')
-    assert t.elf('app').segment('GNU_STACK').flags == 'RWX'
+    result = t.link('app', 'a.o', 'x.o')
+    if t.target.name == 'x86_64':
+        result.says('x.o', 'GNU-stack')
+    else:
+        result.silent()
+    flags = 'RWX' if t.target.name == 'x86_64' else 'RW'
+    assert t.elf('app').segment('GNU_STACK').flags == flags
 
 
 def test_stack_size_option(t):
