@@ -5,6 +5,7 @@ themselves: what only holds for kld, or is known not to hold for one of the othe
 `deviates`.
 """
 
+import functools
 import os
 import re
 import shlex
@@ -65,6 +66,7 @@ class Target:
     def native(self):
         return not self.triple
 
+    @functools.lru_cache
     def has(self, kind):
         """Whether its C library is made for this kind of program."""
         return kind != 'static-pie' or '/' in subprocess.run(
@@ -86,7 +88,12 @@ class Target:
     def other_linker(self, family):
         """The path of 'bfd', 'lld', 'gold' or 'mold' for this CPU, or None if it is not here."""
         prefix = f'{self.triple}-' if self.triple and family in ('bfd', 'gold') else ''
-        return shutil.which(f'{prefix}ld.{family}')
+        path = shutil.which(f'{prefix}ld.{family}')
+        if path and family == 'lld' and self.name == 'riscv64':
+            version = subprocess.run([path, '--version'], capture_output=True, text=True).stdout
+            if int(re.search(r'LLD (\d+)', version)[1]) < 15:  # cannot relax
+                return None
+        return path
 
 
 TARGETS = {t.name: t for t in [
@@ -246,6 +253,8 @@ class Workspace:
             command = [*self.driver('c++' if via == 'c++' else 'c'), '-B', self.linker_dir]
             if self.compiler == 'clang':
                 command.append(f'--ld-path={self.linker_dir}/ld')
+            if '-static-pie' in args and not self.target.has('static-pie'):
+                pytest.skip(f'no static PIE for {self.target.name} here')
         (self.path / out).unlink(missing_ok=True)
         result = self.tool(*command, '-o', out, *args, ok=ok, env=env)
         if ok:

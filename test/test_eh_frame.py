@@ -110,7 +110,8 @@ def test_equal_cies_are_written_once(t):
     check(t.elf('app'))
 
 
-@deviates(bfd='looks at the section symbol only', lld='looks at the section symbol only')
+@deviates(strict=False, bfd='looks at the section symbol only',
+          lld='looks at the section symbol only')
 def test_cies_with_different_personalities_are_kept_apart(t):
     personality = '.cfi_personality 0x9b, {}\n.cfi_lsda 0x1b, lsda'
     t.asm('a.o', function('f', personality.format('p1')) + function('g', personality.format('p2')) +
