@@ -50,7 +50,7 @@ def pytest_generate_tests(metafunc):
         names = given.split(',') if given else default_targets(metafunc.definition.path)
         mark = metafunc.definition.get_closest_marker('only')
         names = [n for n in names if not mark or n in mark.args]
-        metafunc.parametrize('target', names, indirect=True)
+        metafunc.parametrize('target', names, indirect=True, scope='session')
 
 
 def is_possible(item):
@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(config, items):
                                                   strict=mark.kwargs['strict']))
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def target(request):
     return TARGETS[request.param]
 

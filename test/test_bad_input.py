@@ -165,7 +165,7 @@ def limits():
 
 
 @pytest.fixture(scope='module')
-def files(tmp_path_factory):
+def files(tmp_path_factory, target):
     path = tmp_path_factory.mktemp('bad')
     limit = limits()
 
@@ -177,17 +177,18 @@ def files(tmp_path_factory):
     (path / 'main.c').write_text(FIXED)
     (path / 'v.map').write_text('V1 { global: used; local: *; }; V2 { global: pointer; } V1;')
     flags = ('-O1', '-fno-pic', '-ffunction-sections')
-    tool('gcc', '-c', *flags, 'a.c', '-o', 'a.o')
-    tool('g++', '-c', *flags, 'b.cc', '-o', 'b.o')
-    tool('gcc', '-c', '-g', '-gz=zlib', *flags, 'a.c', '-o', 'debug.o')
-    tool('gcc', '-c', *flags, 'main.c', '-o', 'main.o')
-    tool('gcc', '-shared', '-fPIC', '-O1', '-fuse-ld=bfd', '-Wl,--version-script=v.map', 'a.c',
+    gcc, linker = target.command('gcc'), [KLD, *([] if target.native else ['-m', target.emulation])]
+    tool(*gcc, '-c', *flags, 'a.c', '-o', 'a.o')
+    tool(*target.command('g++'), '-c', *flags, 'b.cc', '-o', 'b.o')
+    tool(*gcc, '-c', '-g', '-gz=zlib', *flags, 'a.c', '-o', 'debug.o')
+    tool(*gcc, '-c', *flags, 'main.c', '-o', 'main.o')
+    tool(*gcc, '-shared', '-fPIC', '-O1', '-fuse-ld=bfd', '-Wl,--version-script=v.map', 'a.c',
          '-o', 'liba.so')
-    tool('ar', 'rcs', 'liba.a', 'a.o', 'b.o')
+    tool(*target.command('ar'), 'rcs', 'liba.a', 'a.o', 'b.o')
 
     def raw(*args):
         """A link with these arguments, which may fail but only in good order."""
-        done = subprocess.run([KLD, '--threads=1', '-o', 'out', *args], cwd=path, text=True,
+        done = subprocess.run([*linker, '--threads=1', '-o', 'out', *args], cwd=path, text=True,
                               capture_output=True, errors='replace', timeout=60, preexec_fn=limit,
                               stdin=subprocess.DEVNULL)
         assert done.returncode in (0, 1), f'status {done.returncode}\n{done.stderr[-4000:]}'
