@@ -101,7 +101,8 @@ static struct kld_file *sniff(struct loader *l, const struct kld_input_file *fro
     if (kind == KLD_PROBE_OBJECT)
         return new_file(l, from, KLD_FILE_OBJECT, bytes, member, offset);
     if (kind == KLD_PROBE_SHARED && !member &&
-        (ctx->options.is_static || ctx->options.kind == KLD_KIND_RELOCATABLE)) {
+        (ctx->options.is_static || (from->flags & KLD_INPUT_STATIC) ||
+         ctx->options.kind == KLD_KIND_RELOCATABLE)) {
         kld_error(ctx, "bad-input",
                   &(struct kld_where){.path = from->path, .order = from->position},
                   "attempted static link of dynamic object");

@@ -14,15 +14,26 @@ from kldtest import linker_family
 
 def pytest_addoption(parser):
     parser.addoption('--targets',
-                     help='CPUs to run the cases for, separated by commas (default: x86_64; for '
-                          'test/programs those as well that have a compiler and an emulator here)')
+                     help='CPUs to run the cases for, separated by commas (default: x86_64; where '
+                          'the CPU can matter those as well that have a compiler and an emulator '
+                          'here)')
+
+
+# CPUs that everything in CPU_MATTERS runs for, beside x86-64, where their tools are here.
+OTHERS = ('aarch64',)
+# Files and folders in which the CPU can matter; the other files run for x86-64 only, and cases of
+# test/arch say where they belong.
+CPU_MATTERS = {
+    'arch', 'programs', 'test_bad_input', 'test_compress', 'test_determinism', 'test_eh_frame',
+    'test_explain', 'test_gc', 'test_icf', 'test_merge', 'test_option_effects', 'test_property',
+    'test_real_programs', 'test_relocatable', 'test_side_by_side', 'test_symtab', 'test_undefined',
+    'test_warnings',
+}
 
 
 def default_targets(file):
-    """What is known to work: test/programs on every CPU, the other cases on x86-64; cases of
-    test/arch say where they belong."""
-    others = [name for name in ('aarch64',) if TARGETS[name].is_here()]
-    return ['x86_64', *others] if file.parent.name in ('programs', 'arch') else ['x86_64']
+    others = [name for name in OTHERS if TARGETS[name].is_here()]
+    return ['x86_64', *(others if {file.stem, file.parent.name} & CPU_MATTERS else [])]
 
 
 def pytest_configure(config):
@@ -39,10 +50,18 @@ def pytest_generate_tests(metafunc):
         names = given.split(',') if given else default_targets(metafunc.definition.path)
         mark = metafunc.definition.get_closest_marker('only')
         names = [n for n in names if not mark or n in mark.args]
-        metafunc.parametrize('target', names, indirect=True)
+        metafunc.parametrize('target', names, indirect=True, scope='session')
+
+
+def is_possible(item):
+    """Not so for kinds of programs that the target's C library is not made for."""
+    params = getattr(item, 'callspec', None) and item.callspec.params or {}
+    kind, target = params.get('kind'), params.get('target')
+    return not hasattr(kind, 'name') or target not in TARGETS or TARGETS[target].has(kind.name)
 
 
 def pytest_collection_modifyitems(config, items):
+    items[:] = filter(is_possible, items)
     for item in items:
         for mark in item.iter_markers('deviates'):
             if config.family in mark.kwargs:
@@ -50,7 +69,7 @@ def pytest_collection_modifyitems(config, items):
                                                   strict=mark.kwargs['strict']))
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def target(request):
     return TARGETS[request.param]
 

@@ -5,6 +5,7 @@ themselves: what only holds for kld, or is known not to hold for one of the othe
 `deviates`.
 """
 
+import functools
 import os
 import re
 import shlex
@@ -26,6 +27,31 @@ TIMEOUT = int(os.environ.get('KLD_TEST_TIMEOUT', '120'))
 
 SUFFIXES = {'c': '.c', 'c++': '.cc', 'asm': '.S'}
 
+# Assembly that differs by CPU, under one name for all; every assembly source begins with these.
+# What else the cases write is the same everywhere: nop, ret, %progbits, .4byte and .8byte.
+#   do_call F        load_address X (relative to here)        load_tls X (its offset, from the GOT)
+#   do_exit STATUS, for programs without libc
+MACROS = {
+    'x86_64': r'''
+        .macro do_call f; call \f; .endm
+        .macro load_address x; lea \x(%rip), %rax; .endm
+        .macro load_tls x; mov \x@gottpoff(%rip), %rax; .endm
+        .macro do_exit status; mov $\status, %edi; mov $60, %eax; syscall; .endm
+        ''',
+    'aarch64': r'''
+        .macro do_call f; bl \f; .endm
+        .macro load_address x; adrp x0, \x; add x0, x0, :lo12:\x; .endm
+        .macro load_tls x; adrp x0, :gottprel:\x; ldr x0, [x0, :gottprel_lo12:\x]; .endm
+        .macro do_exit status; mov x0, \status; mov x8, 93; svc 0; .endm
+        ''',
+    'riscv64': r'''
+        .macro do_call f; call \f; .endm
+        .macro load_address x; lla a0, \x; .endm
+        .macro load_tls x; la.tls.ie a0, \x; .endm
+        .macro do_exit status; li a0, \status; li a7, 93; ecall; .endm
+        ''',
+}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -40,6 +66,13 @@ class Target:
     def native(self):
         return not self.triple
 
+    @functools.lru_cache
+    def has(self, kind):
+        """Whether its C library is made for this kind of program."""
+        return kind != 'static-pie' or '/' in subprocess.run(
+            [*self.command('gcc'), '-print-file-name=rcrt1.o'], capture_output=True, text=True,
+            timeout=TIMEOUT).stdout
+
     def is_here(self):
         """Whether programs can be built for it and run."""
         return all(shutil.which(c[0]) for c in (self.command('g++'), self.runner or ['sh']))
@@ -51,6 +84,16 @@ class Target:
         if compiler.startswith('clang'):
             return [compiler, f'--target={self.triple}']
         return [f'{self.triple}-{compiler}']
+
+    def other_linker(self, family):
+        """The path of 'bfd', 'lld', 'gold' or 'mold' for this CPU, or None if it is not here."""
+        prefix = f'{self.triple}-' if self.triple and family in ('bfd', 'gold') else ''
+        path = shutil.which(f'{prefix}ld.{family}')
+        if path and family == 'lld' and self.name == 'riscv64':
+            version = subprocess.run([path, '--version'], capture_output=True, text=True).stdout
+            if int(re.search(r'LLD (\d+)', version)[1]) < 15:  # cannot relax
+                return None
+        return path
 
 
 TARGETS = {t.name: t for t in [
@@ -195,7 +238,8 @@ class Workspace:
         return self.cc(name, source, *flags, lang='c++')
 
     def asm(self, name, source, *flags):
-        return self.cc(name, source, *flags, lang='asm')
+        file = Path(name).with_suffix('.S').name
+        return self.cc(name, MACROS[self.target.name] + f'# 1 "{file}"\n' + source, *flags, lang='asm')
 
     def link(self, out, *args, via='cc', ok=True, env=None):
         """Links `out`. via: 'cc' and 'c++' for the driver of this workspace, None for the linker.
@@ -209,6 +253,8 @@ class Workspace:
             command = [*self.driver('c++' if via == 'c++' else 'c'), '-B', self.linker_dir]
             if self.compiler == 'clang':
                 command.append(f'--ld-path={self.linker_dir}/ld')
+            if '-static-pie' in args and not self.target.has('static-pie'):
+                pytest.skip(f'no static PIE for {self.target.name} here')
         (self.path / out).unlink(missing_ok=True)
         result = self.tool(*command, '-o', out, *args, ok=ok, env=env)
         if ok:
@@ -217,6 +263,20 @@ class Workspace:
             assert 'signal' not in result.stderr, f'the linker crashed:\n{result}'
             assert not self.exists(out), f'a failed link left its output behind:\n{result}'
         return result
+
+    def link_with(self, family, out, *args, via='cc'):
+        """The same by another linker; skips the test where that is not installed."""
+        linker = self.target.other_linker(family)
+        if not linker:
+            pytest.skip(f'no ld.{family} for {self.target.name} is installed')
+        if via is None:
+            emulation = [] if self.target.native else ['-m', self.target.emulation]
+            return self.tool(linker, *emulation, '-o', out, *args)
+        folder = self.path / f'.{family}'
+        folder.mkdir(exist_ok=True)
+        (folder / 'ld').unlink(missing_ok=True)
+        (folder / 'ld').symlink_to(linker)
+        return self.tool(*self.driver('c++' if via == 'c++' else 'c'), '-B', folder, '-o', out, *args)
 
     def ld(self, out, *args, ok=True):
         """Calls the linker itself."""

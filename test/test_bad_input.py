@@ -112,6 +112,9 @@ class Patch:
         self.data[start:start + len(data)] = data
         return self
 
+    def word(self, section, offset=0):
+        return struct.unpack_from('<I', self.data, self.at(section, offset))[0]
+
     def last(self, section, byte):
         return self.poke(section, self.field(section, 'size') - 1, byte)
 
@@ -165,7 +168,7 @@ def limits():
 
 
 @pytest.fixture(scope='module')
-def files(tmp_path_factory):
+def files(tmp_path_factory, target):
     path = tmp_path_factory.mktemp('bad')
     limit = limits()
 
@@ -177,17 +180,18 @@ def files(tmp_path_factory):
     (path / 'main.c').write_text(FIXED)
     (path / 'v.map').write_text('V1 { global: used; local: *; }; V2 { global: pointer; } V1;')
     flags = ('-O1', '-fno-pic', '-ffunction-sections')
-    tool('gcc', '-c', *flags, 'a.c', '-o', 'a.o')
-    tool('g++', '-c', *flags, 'b.cc', '-o', 'b.o')
-    tool('gcc', '-c', '-g', '-gz=zlib', *flags, 'a.c', '-o', 'debug.o')
-    tool('gcc', '-c', *flags, 'main.c', '-o', 'main.o')
-    tool('gcc', '-shared', '-fPIC', '-O1', '-fuse-ld=bfd', '-Wl,--version-script=v.map', 'a.c',
+    gcc, linker = target.command('gcc'), [KLD, *([] if target.native else ['-m', target.emulation])]
+    tool(*gcc, '-c', *flags, 'a.c', '-o', 'a.o')
+    tool(*target.command('g++'), '-c', *flags, 'b.cc', '-o', 'b.o')
+    tool(*gcc, '-c', '-g', '-gz=zlib', *flags, 'a.c', '-o', 'debug.o')
+    tool(*gcc, '-c', *flags, 'main.c', '-o', 'main.o')
+    tool(*gcc, '-shared', '-fPIC', '-O1', '-fuse-ld=bfd', '-Wl,--version-script=v.map', 'a.c',
          '-o', 'liba.so')
-    tool('ar', 'rcs', 'liba.a', 'a.o', 'b.o')
+    tool(*target.command('ar'), 'rcs', 'liba.a', 'a.o', 'b.o')
 
     def raw(*args):
         """A link with these arguments, which may fail but only in good order."""
-        done = subprocess.run([KLD, '--threads=1', '-o', 'out', *args], cwd=path, text=True,
+        done = subprocess.run([*linker, '--threads=1', '-o', 'out', *args], cwd=path, text=True,
                               capture_output=True, errors='replace', timeout=60, preexec_fn=limit,
                               stdin=subprocess.DEVNULL)
         assert done.returncode in (0, 1), f'status {done.returncode}\n{done.stderr[-4000:]}'
@@ -295,7 +299,8 @@ OBJECT_CASES = {
     'eh-frame-cut': (lambda p: p.set('.eh_frame', size=13), '.eh_frame'),
     'eh-frame-version': (lambda p: p.poke('.eh_frame', 8, b'\x77'), None),
     'eh-frame-augmentation': (lambda p: p.poke('.eh_frame', 9, b'\xff' * 12), None),
-    'eh-frame-cie-pointer': (lambda p: p.poke('.eh_frame', 28, b'\xff\xff\xff\x7f'), '.eh_frame'),
+    'eh-frame-cie-pointer': (lambda p: p.poke('.eh_frame', 8 + p.word('.eh_frame'),
+                                              b'\xff\xff\xff\x7f'), '.eh_frame'),
     'merge-entsize': (lambda p: p.set('.comment', flags=MERGE | STRINGS, entsize=1 << 20), None),
     'merge-entsize-max': (lambda p: p.set('.comment', flags=MERGE, entsize=0xffffffff), None),
     'merge-unterminated': (lambda p: p.last('.comment', b'x'), 'terminated'),
@@ -420,10 +425,11 @@ def test_shared_library(files, name, options):
         assert status == 1 and 'bad.so' in stderr and text in stderr, stderr
 
 
-def test_copy_relocation_of_absurd_size(files):
+def test_copy_relocation_of_absurd_size(files, target):
     """A program that copies a variable of 2^63 bytes out of a library."""
     (files.path / 'user.c').write_text('extern int *pointer; int main(void) { return *pointer; }')
-    subprocess.run(['gcc', '-c', '-O1', '-fno-pic', 'user.c'], cwd=files.path, check=True)
+    subprocess.run([*target.command('gcc'), '-c', '-O1', '-fno-pic', 'user.c'], cwd=files.path,
+                   check=True)
     data = edit(files.shared, lambda p: p.symbol('pointer', '.dynsym', size=TOP_BIT))
     (files.path / 'bad.so').write_bytes(data)
     done = files.raw('user.o', 'bad.so', '--unresolved-symbols=ignore-all')

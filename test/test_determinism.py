@@ -9,8 +9,6 @@ import pytest
 from kldtest import KLD
 from kldtest import TIMEOUT
 
-pytestmark = pytest.mark.only('x86_64')
-
 SOURCE = r'''
 #include <map>
 #include <string>
@@ -34,7 +32,7 @@ FILES = 8
 
 
 @pytest.fixture(scope='module')
-def sources(tmp_path_factory):
+def sources(tmp_path_factory, target):
     """Objects of one library, plain and with debug information that is compressed."""
     path = tmp_path_factory.mktemp('determinism')
     declared = ''.join(f'int work{n}(int);' for n in range(FILES))
@@ -46,8 +44,10 @@ def sources(tmp_path_factory):
                                 'V2 { global: extern "C++" { work*; }; local: *; } V1;\n')
     names = ['main', *(f'w{n}' for n in range(FILES))]
     for name in names:
-        subprocess.run(['g++', '-c', '-g1', '-O1', '-fPIC', f'{name}.cc'], cwd=path, check=True)
-    subprocess.run(['ar', 'rcs', 'libw.a', *(f'w{n}.o' for n in range(FILES))], cwd=path, check=True)
+        subprocess.run([*target.command('g++'), '-c', '-g1', '-O1', '-fPIC', f'{name}.cc'], cwd=path,
+                       check=True)
+    subprocess.run([*target.command('ar'), 'rcs', 'libw.a', *(f'w{n}.o' for n in range(FILES))],
+                   cwd=path, check=True)
     return path
 
 
@@ -64,8 +64,9 @@ KINDS = {
 class Linker:
     """One kind of link, to be repeated in several ways."""
 
-    def __init__(self, sources, linker_dir, args):
-        self.sources, self.args = sources, ['g++', '-B', linker_dir, *args]
+    def __init__(self, sources, linker_dir, target, args):
+        self.sources = sources
+        self.args = [*target.command('g++'), '-B', linker_dir, *args]
 
     def __call__(self, path, *more, cwd=None, env=None):
         done = subprocess.run([*self.args, *more, '-o', path], cwd=cwd or self.sources, text=True,
@@ -75,8 +76,8 @@ class Linker:
 
 
 @pytest.fixture(params=KINDS)
-def linker(request, sources, linker_dir):
-    return Linker(sources, linker_dir, KINDS[request.param])
+def linker(request, sources, linker_dir, target):
+    return Linker(sources, linker_dir, target, KINDS[request.param])
 
 
 def test_threads_and_runs(linker, tmp_path):
@@ -98,11 +99,12 @@ def test_folder_and_surroundings(linker, sources, tmp_path):
     assert linker(other / 'out', cwd=other) == first
 
 
-def test_map_and_messages(sources, tmp_path):
+def test_map_and_messages(sources, target, tmp_path):
     """What is said does not depend on threads either."""
+    linker = [KLD] if target.native else [KLD, '-m', target.emulation]
     said = set()
     for threads in 1, 2, 4, 16:
-        done = subprocess.run([KLD, f'--threads={threads}', 'main.o', *OBJECTS, '-o',
+        done = subprocess.run([*linker, f'--threads={threads}', 'main.o', *OBJECTS, '-o',
                                tmp_path / 'out', '--error-limit=50'], cwd=sources, text=True,
                               capture_output=True, timeout=TIMEOUT)
         assert done.returncode == 1 and 'undefined symbol' in done.stderr
@@ -110,7 +112,7 @@ def test_map_and_messages(sources, tmp_path):
     assert len(said) == 1
     maps = set()
     for threads in 1, 4:
-        done = subprocess.run([KLD, f'--threads={threads}', 'main.o', *OBJECTS, '-o',
+        done = subprocess.run([*linker, f'--threads={threads}', 'main.o', *OBJECTS, '-o',
                                tmp_path / 'out', '--unresolved-symbols=ignore-all', '-Map=-',
                                '--cref', '--print-gc-sections', '--gc-sections'], cwd=sources,
                               text=True, capture_output=True, timeout=TIMEOUT)

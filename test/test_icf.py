@@ -73,13 +73,14 @@ def test_what_they_call_decides(t, compiler):
 
 
 def test_functions_that_call_each_other_in_a_circle(t):
-    body = '.section .text.{0},"ax"\n.globl {0}\n{0}: call {1}\n{2}\nret\n'
+    body = '.section .text.{0},"ax"\n.globl {0}\n{0}: do_call {1}\n{2}\nret\n'
     t.asm('a.o', body.format('ping1', 'pong1', 'nop') + body.format('pong1', 'ping1', 'nop\nnop') +
           body.format('ping2', 'pong2', 'nop') + body.format('pong2', 'ping2', 'nop\nnop') +
           body.format('ping3', 'pong3', 'nop') + body.format('pong3', 'ping3', 'nop\nnop\nnop') +
-          '.section .text.self1,"ax"\n.globl self1\nself1: call self1\n'
-          '.section .text.self2,"ax"\n.globl self2\nself2: call self2\n'
-          '.text\n.globl _start\n_start: call ping1\ncall ping2\ncall ping3\ncall self1\ncall self2\n'
+          '.section .text.self1,"ax"\n.globl self1\nself1: do_call self1\n'
+          '.section .text.self2,"ax"\n.globl self2\nself2: do_call self2\n'
+          '.text\n.globl _start\n_start: do_call ping1\ndo_call ping2\ndo_call ping3\n'
+          'do_call self1\ndo_call self2\n'
           '.section .note.GNU-stack,""\n')
     t.ld('app', '--icf=all', 'a.o')
     assert same(t, 'ping1', 'ping2') and same(t, 'pong1', 'pong2') and same(t, 'self1', 'self2')
@@ -91,9 +92,10 @@ def test_chains_of_any_length(t):
     n, text = 60, ''
     for chain, end in ('p', 'nop'), ('q', 'nop'), ('r', 'nop\nnop'):
         for i in range(n):
-            text += f'.section .text.{chain}{i},"ax"\n.globl {chain}{i}\n{chain}{i}: call {chain}{i + 1}\nret\n'
+            text += (f'.section .text.{chain}{i},"ax"\n.globl {chain}{i}\n{chain}{i}: '
+                     f'do_call {chain}{i + 1}\nret\n')
         text += f'.section .text.{chain}{n},"ax"\n.globl {chain}{n}\n{chain}{n}: {end}\nret\n'
-    t.asm('a.o', text + '.text\n.globl _start\n_start: call p0\ncall q0\ncall r0\n'
+    t.asm('a.o', text + '.text\n.globl _start\n_start: do_call p0\ndo_call q0\ndo_call r0\n'
           '.section .note.GNU-stack,""\n')
     t.ld('app', '--icf=all', 'a.o')
     for i in range(n + 1):
@@ -235,9 +237,9 @@ def test_functions_with_equal_handlers_are_folded(t):
 def test_unwind_information_decides(t):
     text = '.section .text.{0},"ax"\n.globl {0}\n{0}: .cfi_startproc\n{1}\nret\n.cfi_endproc\n'
     t.asm('a.o', text.format('a', 'nop') + text.format('b', 'nop') +
-          text.format('c', '.cfi_undefined rip\nnop') +
+          text.format('c', '.cfi_undefined 7\nnop') +
           '.section .text.d,"ax"\n.globl d\nd: nop\nret\n'
-          '.text\n.globl _start\n_start: call a\ncall b\ncall c\ncall d\n'
+          '.text\n.globl _start\n_start: do_call a\ndo_call b\ndo_call c\ndo_call d\n'
           '.section .note.GNU-stack,""\n')
     t.ld('app', '--icf=all', 'a.o')
     assert same(t, 'a', 'b') and not same(t, 'a', 'c') and not same(t, 'a', 'd')

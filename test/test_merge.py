@@ -62,7 +62,7 @@ def test_characters_of_every_width(t, kind):
 
 def test_a_reference_into_the_middle_of_a_string(t):
     t.asm('a.o', START + '''
-        .section .rodata.str1.1,"aMS",@progbits,1
+        .section .rodata.str1.1,"aMS",%progbits,1
         .string "unused"
         .Lhello: .string "hello world"
         .section .data
@@ -71,7 +71,7 @@ def test_a_reference_into_the_middle_of_a_string(t):
         part: .8byte .Lhello + 6
         end: .8byte .Lhello + 11
         ''')
-    b = t.asm('b.o', '.section .rodata.str1.1,"aMS",@progbits,1\n.string "other"\n'
+    b = t.asm('b.o', '.section .rodata.str1.1,"aMS",%progbits,1\n.string "other"\n'
                      '.string "hello world"\n')
     t.ld('app', b, 'a.o')
     elf = t.elf('app')
@@ -82,14 +82,14 @@ def test_a_reference_into_the_middle_of_a_string(t):
 
 def test_a_section_symbol_with_an_addend_leads_to_the_right_piece(t):
     t.asm('a.o', START + '''
-        .section .rodata.str1.1,"aMS",@progbits,1
+        .section .rodata.str1.1,"aMS",%progbits,1
         .string "first"
         .string "second"
         .section .data
         .globl p
         p: .8byte .rodata.str1.1 + 6
         ''')
-    b = t.asm('b.o', '.section .rodata.str1.1,"aMS",@progbits,1\n.string "second"\n.string "x"\n')
+    b = t.asm('b.o', '.section .rodata.str1.1,"aMS",%progbits,1\n.string "second"\n.string "x"\n')
     t.ld('app', b, 'a.o')
     elf = t.elf('app')
     assert elf.at(elf.word(elf.symbol('p').value), 7) == b'second\0'
@@ -97,13 +97,13 @@ def test_a_section_symbol_with_an_addend_leads_to_the_right_piece(t):
 
 def test_symbols_in_mergeable_sections_move_with_their_pieces(t):
     t.asm('a.o', START + '''
-        .section .rodata.str1.1,"aMS",@progbits,1
+        .section .rodata.str1.1,"aMS",%progbits,1
         .string "shared"
         .globl one, two
         one: .string "one"
         two: .string "two"
         ''')
-    b = t.asm('b.o', '.section .rodata.str1.1,"aMS",@progbits,1\n.string "two"\n.string "one"\n')
+    b = t.asm('b.o', '.section .rodata.str1.1,"aMS",%progbits,1\n.string "two"\n.string "one"\n')
     t.ld('app', b, 'a.o')
     elf = t.elf('app')
     assert elf.at(elf.symbol('one').value, 4) == b'one\0'
@@ -113,7 +113,7 @@ def test_symbols_in_mergeable_sections_move_with_their_pieces(t):
 @pytest.mark.parametrize('size', [4, 8, 12, 16, 24, 32])
 def test_constants_of_any_size(t, size):
     def section(*values):
-        lines = [f'.section .rodata.cst,"aM",@progbits,{size}']
+        lines = [f'.section .rodata.cst,"aM",%progbits,{size}']
         for v in values:
             lines.append(f'c{v}: .4byte {v}\n.zero {size - 4}')
         lines += ['.section .data'] + [f'.globl p{v}\np{v}: .8byte c{v}' for v in values]
@@ -131,7 +131,7 @@ def test_constants_of_any_size(t, size):
 
 def test_a_piece_keeps_the_alignment_of_its_offset(t):
     t.asm('a.o', START + '''
-        .section .rodata.str1.16,"aMS",@progbits,1
+        .section .rodata.str1.16,"aMS",%progbits,1
         .balign 16
         a0: .string "aligned to 16"
         .balign 16
@@ -145,7 +145,7 @@ def test_a_piece_keeps_the_alignment_of_its_offset(t):
         p2: .8byte a2
         ''')
     t.asm('b.o', '''
-        .section .rodata.str1.16,"aMS",@progbits,1
+        .section .rodata.str1.16,"aMS",%progbits,1
         .balign 16
         .string "x"
         .balign 2
@@ -161,9 +161,9 @@ def test_a_piece_keeps_the_alignment_of_its_offset(t):
 
 def test_strings_are_not_merged_across_output_sections(t):
     t.asm('a.o', START + '''
-        .section mine,"aMS",@progbits,1
+        .section mine,"aMS",%progbits,1
         .string "text"
-        .section yours,"aMS",@progbits,1
+        .section yours,"aMS",%progbits,1
         .string "text"
         ''')
     t.ld('app', 'a.o')
@@ -173,7 +173,7 @@ def test_strings_are_not_merged_across_output_sections(t):
 
 @deviates(bfd='merges them', lld='merges them')
 def test_writable_mergeable_sections_are_left_alone(t):
-    t.asm('a.o', START + '.section .data.str,"awMS",@progbits,1\n.string "text"\n.string "text"\n')
+    t.asm('a.o', START + '.section .data.str,"awMS",%progbits,1\n.string "text"\n.string "text"\n')
     t.ld('app', 'a.o')
     assert t.elf('app').bytes.count(b'text\0text\0') == 1
 
@@ -202,7 +202,7 @@ def test_debug_references_to_merged_strings(t, compiler):
 def test_many_strings_in_parts(t):
     """More than fits into one generated atom, some of them larger than such an atom."""
     big = 'B' * 700_000
-    lines = ['.section .rodata.str1.1,"aMS",@progbits,1']
+    lines = ['.section .rodata.str1.1,"aMS",%progbits,1']
     lines += [f'.string "a string with the number {i * 7919 % 20000}"' for i in range(20000)]
     lines += [f'.Lbig: .string "{big}"', '.Ltail: .string "the very last"']
     lines += ['.data', '.globl big, tail', 'big: .8byte .Lbig', 'tail: .8byte .Ltail']
@@ -220,9 +220,9 @@ def test_many_strings_in_parts(t):
 def test_the_output_does_not_depend_on_the_number_of_threads(t):
     files = []
     for n in range(40):
-        lines = ['.section .rodata.str1.1,"aMS",@progbits,1']
+        lines = ['.section .rodata.str1.1,"aMS",%progbits,1']
         lines += [f'.string "{(i * (n + 3)) % 4001:x}"' for i in range(3000)]
-        lines += ['.section .rodata.cst8,"aM",@progbits,8']
+        lines += ['.section .rodata.cst8,"aM",%progbits,8']
         lines += [f'.8byte {(i * (n + 5)) % 997}' for i in range(1000)]
         files.append(t.asm(f'f{n}.o', (START if n == 0 else '') + '\n'.join(lines) + '\n'))
     outputs = []
@@ -236,13 +236,13 @@ def test_the_output_does_not_depend_on_the_number_of_threads(t):
 
 @deviates(bfd='links it unmerged')
 def test_a_string_without_an_end_is_an_error(t):
-    t.asm('a.o', START + '.section .rodata.str1.1,"aMS",@progbits,1\n.string "x"\n.ascii "open"\n')
+    t.asm('a.o', START + '.section .rodata.str1.1,"aMS",%progbits,1\n.string "x"\n.ascii "open"\n')
     t.link('app', 'a.o', via=None, ok=False).says('string is not null terminated')
 
 
 @deviates(bfd='links it unmerged', lld='says it differently')
 def test_a_size_that_is_no_multiple_is_an_error(t):
-    t.asm('a.o', START + '.section .rodata.cst8,"aM",@progbits,8\n.8byte 1\n.4byte 1\n')
+    t.asm('a.o', START + '.section .rodata.cst8,"aM",%progbits,8\n.8byte 1\n.4byte 1\n')
     elf = t.elf('a.o')
     s = elf.section('.rodata.cst8')
     data = bytearray(elf.bytes)

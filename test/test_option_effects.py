@@ -9,12 +9,12 @@ from kldtest import deviates
 
 def two_libraries(t):
     """libpair as an archive and as a shared library, whose `which` differ; libother likewise."""
-    t.asm('ar.o', '.globl which\nwhich = 1\n')
+    t.asm('ar.o', '.globl which\nwhich = 4\n')
     t.asm('so.o', '.globl which\nwhich: ret\n.globl other\nother: ret\n')
     t.ar('libpair.a', 'ar.o')
     t.ld('libpair.so', '-shared', '-soname=libpair.so', 'so.o')
     t.ld('libother.so', '-shared', '-soname', 'libother.so', 'so.o')
-    return t.asm('main.o', '.globl _start\n_start: call which@PLT\n')
+    return t.asm('main.o', '.globl _start\n_start: do_call which\n')
 
 
 def test_push_state_saves_bstatic(t):

@@ -22,7 +22,7 @@ IBT, SHSTK = 1, 2
 
 def note(properties):
     """Assembly of a note with {type: value}; a value of None has no data."""
-    lines = ['.section .note.gnu.property,"a",@note', '.balign 8',
+    lines = ['.section .note.gnu.property,"a",%note', '.balign 8',
              '.4byte 4, .Lend - .Ldesc, 5', '.asciz "GNU"', '.Ldesc:']
     for kind, value in properties.items():
         size = 0 if value is None else 8 if kind == STACK_SIZE else 4
@@ -124,5 +124,5 @@ def test_compiled_objects(t, compiler):
     '.4byte -1, -1, 5\n',
 ])
 def test_malformed_notes(t, text):
-    t.asm('a.o', '.globl _start\n_start: ret\n.section .note.gnu.property,"a",@note\n' + text)
+    t.asm('a.o', '.globl _start\n_start: ret\n.section .note.gnu.property,"a",%note\n' + text)
     t.link('app', 'a.o', via=None, ok=False).says('a.o', '.note.gnu.property')

@@ -244,7 +244,6 @@ static const char *const isa_levels[] = {"x86-64-baseline", "x86-64-v2", "x86-64
 
 const struct elf_arch_ops x64_elf = {
     .machine = EM_X86_64,
-    .execstack_by_default = true,
     .r_none = R_X86_64_NONE,
     .r_abs = R_X86_64_64,
     .r_relative = R_X86_64_RELATIVE,
@@ -272,6 +271,7 @@ const struct elf_arch_ops x64_elf = {
     .write_plt_entry = write_plt_entry,
     .write_plt_got_entry = write_plt_got_entry,
     .write_plt_sec_entry = write_plt_sec_entry,
+    .execstack_default = true,
     .got_plt_reserved = 3,
     .lazy_target = lazy_target,
     .tp_offset = x64_tp_offset,

@@ -77,8 +77,6 @@ struct elf_island_ops {
 
 struct elf_arch_ops {
     uint16_t machine; /* EM_* */
-    /* An object without .note.GNU-stack asks for an executable stack. */
-    bool execstack_by_default;
     /* Dynamic relocations */
     uint32_t r_none, r_abs, r_relative, r_irelative, r_glob_dat, r_jump_slot, r_copy, r_dtpmod,
         r_dtpoff, r_tpoff, r_tlsdesc;
@@ -134,6 +132,7 @@ struct elf_arch_ops {
     void (*write_plt_got_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot);
     /* .plt.sec entry under -z ibtplt */
     void (*write_plt_sec_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot);
+    bool execstack_default; /* objects without .note.GNU-stack need an executable stack */
     uint32_t got_plt_reserved; /* slots at the start of .got.plt */
     /* Slots at the start of .got, the first with the address of .dynamic: where there are some,
      * _GLOBAL_OFFSET_TABLE_ is .got, else it is .got.plt. */

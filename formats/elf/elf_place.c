@@ -423,11 +423,12 @@ static uint32_t stack_flags(struct kld_session *ctx)
 {
     if (ctx->options.z_execstack != KLD_AUTO)
         return PF_R | PF_W | (ctx->options.z_execstack == KLD_YES ? PF_X : 0u);
+    bool silent_need_it = elf_state(ctx)->arch->execstack_default;
     for (uint32_t f = 0; f < ctx->nfiles; f++) {
         const struct elf_object *obj = elf_object(ctx->files[f]);
         if (obj->base.kind != KLD_FILE_OBJECT || obj->base.just_symbols || !obj->nshdrs)
             continue;
-        if (obj->execstack || (!obj->has_gnu_stack && elf_state(ctx)->arch->execstack_by_default)) {
+        if (obj->execstack || (silent_need_it && !obj->has_gnu_stack)) {
             if (ctx->options.warn_execstack || !obj->execstack)
                 kld_warning(ctx, "executable-stack", &(struct kld_where){.file = &obj->base},
                             obj->execstack

@@ -208,18 +208,18 @@ static void place_inputs(struct kld_session *ctx, struct elf_relocatable *r)
             elf_state(ctx)->uses_gnu_osabi = true;
 }
 
-/* An object without this note is taken to need an executable stack: the output has it if an input
- * has, and with it says so for all of them. */
+/* On some CPUs an object without this note is taken to need an executable stack: the output has it
+ * if an input has, and with it says so for all of them. */
 static void mark_stack(struct kld_session *ctx)
 {
     bool present = false, executable = false;
+    bool silent_need_it = elf_state(ctx)->arch->execstack_default;
     for (uint32_t f = 0; f < ctx->nfiles; f++) {
         const struct elf_object *obj = elf_object(ctx->files[f]);
         if (obj->base.kind != KLD_FILE_OBJECT || obj->base.just_symbols)
             continue;
         present |= obj->has_gnu_stack;
-        executable |=
-            obj->execstack || (!obj->has_gnu_stack && elf_state(ctx)->arch->execstack_by_default);
+        executable |= obj->execstack || (silent_need_it && !obj->has_gnu_stack);
     }
     if (ctx->options.z_execstack != KLD_AUTO)
         executable = ctx->options.z_execstack == KLD_YES;

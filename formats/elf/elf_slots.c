@@ -302,8 +302,10 @@ static void make_tables(struct kld_session *ctx)
     elf->plt_got_size = split ? elf->arch->plt_got_entry_size_ibt : elf->arch->plt_got_entry_size;
     elf->plt_header = elf->plt.len ? elf->arch->plt_header_size : 0;
     elf->got_plt_reserved = elf->is_dynamic ? elf->arch->got_plt_reserved : 0;
+    bool even = elf->arch->plt_header_size % elf->arch->plt_entry_size == 0;
     if (nplt)
-        make_generated(ctx, ELF_PLT, ".plt", SHF_ALLOC | SHF_EXECINSTR, 16, 4,
+        make_generated(ctx, ELF_PLT, ".plt", SHF_ALLOC | SHF_EXECINSTR,
+                       even ? elf->arch->plt_entry_size : 0, 4,
                        elf->plt_header + nplt * elf->arch->plt_entry_size, write_plt);
     if (elf->plt_got.len)
         make_generated(ctx, ELF_PLT_GOT, ".plt.got", SHF_ALLOC | SHF_EXECINSTR, elf->plt_got_size,

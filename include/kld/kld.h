@@ -87,7 +87,7 @@ enum {
     KLD_INPUT_LIBRARY = 1 << 0,       /* name is what follows -l: searched in the library path */
     KLD_INPUT_AS_NEEDED = 1 << 1,     /* --as-needed */
     KLD_INPUT_WHOLE_ARCHIVE = 1 << 2, /* --whole-archive */
-    KLD_INPUT_STATIC = 1 << 3,        /* -Bstatic: do not look for shared libraries */
+    KLD_INPUT_STATIC = 1 << 3,        /* -Bstatic: no shared library is taken */
     KLD_INPUT_LAZY = 1 << 4,          /* --start-lib: an object taken as an archive member is */
     KLD_INPUT_BINARY = 1 << 5,        /* -b binary */
     KLD_INPUT_JUST_SYMBOLS = 1 << 6,  /* --just-symbols */

@@ -2,6 +2,7 @@
 """N object files, to see how a linker's cost grows with their number.
 
     make-synthetic.py DEST [-n 1000] [--cc clang++] [--opt '-O1 -g'] [--archives 0] [--run '']
+                      [--cross riscv64]
 
 A few C++ templates are compiled by the real compiler, so debug info, COMDAT groups, .eh_frame,
 mergeable strings and relocations are real. Each of the N objects is one template whose fixed-width
@@ -11,7 +12,9 @@ Each object has functions in sections of their own that call each other, functio
 objects, inline functions that every object has and some that one in ten has (COMDAT), data with
 pointers, string literals (some the same everywhere, some its own), a thread-local, and a static
 constructor in one of eight. The program prints a checksum that is the same whatever linked it:
-`check.sh OUTPUT` compares it with that of the first output it saw.
+`check.sh OUTPUT` compares it with that of the first output it saw. For another CPU the cross compiler
+is GCC's, whose linker relaxation is on, qemu runs the output, and the file `triple` names the linkers
+that know no other CPU than theirs.
 
 link.rsp and link-gc.rsp are the ld command lines. edits.json names variants of one object, for
 relinks: {name: [[object, variant A, variant B]]}; in "body" a function has grown, "addfn" has a
@@ -245,8 +248,13 @@ def main():
     parser.add_argument('--ldcc', help='asked for the ld command line (default: --cc)')
     parser.add_argument('--opt', default='-O1 -g')
     parser.add_argument('--archives', type=int, default=0, help='objects an archive; 0: none')
+    parser.add_argument('--cross', metavar='CPU', help='aarch64, riscv64: sets --cc and --run')
     parser.add_argument('--run', default='', help='what runs the output, e.g. qemu-riscv64 -L DIR')
     args = parser.parse_args()
+    triple = args.cross and f'{args.cross}-linux-gnu'
+    if args.cross:
+        args.cc = f'{triple}-g++'
+        args.run = f'qemu-{args.cross} -L /usr/{triple}'
     for variable in ('LIBRARY_PATH', 'CPATH', 'C_INCLUDE_PATH', 'CPLUS_INCLUDE_PATH'):
         os.environ.pop(variable, None)
     maker = Maker(args)
@@ -257,6 +265,8 @@ def main():
     maker.response('link-gc.rsp', ['-Wl,--gc-sections'], inputs)
     if not args.archives:
         maker.variants(names)
+    if args.cross:
+        (maker.dest / 'triple').write_text(triple + '\n')
     check = maker.dest / 'check.sh'
     check.write_text('#!/bin/sh\n# The same checksum as the first output that was checked.\n'
                      f'cd "$(dirname "$0")" && got=$({args.run} "$1") || exit 1\n'

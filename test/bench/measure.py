@@ -6,7 +6,8 @@
 
 A WORKLOAD is a response file that a make-* script has written. Each linker is started as
 `COMMAND @WORKLOAD -o OUT OPTION...` from the workload's folder (or from the one that its file `cwd`
-names), the output on the workload's file system. After a round that is not counted, which warms the
+names), the output on the workload's file system. For a workload of another CPU (its file `triple` says
+so) ld.bfd and ld.gold are those of the cross toolchain. After a round that is not counted, which warms the
 page cache and whose outputs are checked with the workload's check.sh, each round runs every linker
 once, in an order of its own, since what ran before changes the state of the machine.
 
@@ -92,6 +93,7 @@ class Workload:
     response: Path
     folder: Path
     cwd: Path
+    triple: str = ''
 
 
 def linker_of(text, args):
@@ -125,7 +127,20 @@ def workload_of(path):
     cwd = folder
     if (folder / 'cwd').exists():
         cwd = (folder / (folder / 'cwd').read_text().strip()).resolve()
-    return Workload(folder.name + (f' {kind}' if kind else ''), path, folder, cwd)
+    cross = folder / 'triple'
+    triple = cross.read_text().strip() if cross.exists() else ''
+    return Workload(folder.name + (f' {kind}' if kind else ''), path, folder, cwd, triple)
+
+
+def for_cpu(linker, triple):
+    """Takes the linker of the cross toolchain where the given one knows its own CPU only."""
+    if not triple or linker.family not in ('bfd', 'gold'):
+        return
+    path = shutil.which(f'{triple}-ld.{linker.family}')
+    if path:
+        linker.command[0] = path
+    else:
+        linker.failure = f'no {triple}-ld.{linker.family}'
 
 
 class Bench:
@@ -135,6 +150,8 @@ class Bench:
         self.workload = workload
         self.out = workload.folder / 'out'
         self.out.mkdir(exist_ok=True)
+        for linker in linkers:
+            for_cpu(linker, workload.triple)
         self.edits = []
         if args.edit:
             edits = json.loads((workload.folder / 'edits.json').read_text())[args.edit]
@@ -172,7 +189,7 @@ class Bench:
     def first_round(self):
         """Warms up, checks the outputs and samples memory."""
         self.replace(0)
-        for linker in self.linkers:
+        for linker in [l for l in self.linkers if not l.failure]:
             run = self.run(linker, sample=True)
             linker.peak, linker.anon = run.peak, run.anon
             if not linker.failure:

@@ -108,6 +108,10 @@ def test_relocatable_output_keeps_constructors(t, compiler, kind):
     t.run('app', expect='b_101\na_300\na_none\nb_none\nd_a\n')
 
 
+# Functions that crt1.o adds to .preinit_array.
+STARTUP = {'x86_64': 0, 'aarch64': 0, 'riscv64': 1}
+
+
 def test_preinit_array_runs_first(t, compiler):
     a = t.cc('a.o', SAY + r'''
         CTOR(init_101, (101))
@@ -116,7 +120,7 @@ def test_preinit_array_runs_first(t, compiler):
         int main(void) { return 0; }''')
     t.link('app', a)
     t.run('app', expect='preinit\ninit_101\n')
-    assert t.elf('app').dyn('PREINIT_ARRAYSZ') == 8
+    assert t.elf('app').dyn('PREINIT_ARRAYSZ') == 8 + 8 * STARTUP[t.target.name]
 
 
 def test_shared_object_constructors_run_before_the_program(t, compiler):
@@ -151,15 +155,18 @@ def test_init_and_fini_options(t, compiler):
     assert elf.dyn('INIT') == elf.symbol('begin').value
     assert elf.dyn('FINI') == elf.symbol('finish').value
     t.link('app', t.cc('app.o', 'void f(void); int main(void) { f(); return 0; }'), 'liba.so')
-    t.run('app', expect='begin\narray\nf\nfinish\n')
+    if t.target.name == 'riscv64':  # whose ld.so knows the arrays only
+        t.run('app', expect='array\nf\n')
+    else:
+        t.run('app', expect='begin\narray\nf\nfinish\n')
 
 
-@only('x86_64')
+@only('x86_64', 'aarch64')  # others have no code there
 def test_init_section_fragments_are_joined_in_order(t, kind):
     """Code that objects add to .init runs between the prologue of crti.o and the end in crtn.o."""
     a = t.asm('a.o', r'''
         .section .init,"ax",%progbits
-            call from_init
+            do_call from_init
         .section .note.GNU-stack,"",%progbits
         ''')
     b = t.cc('b.o', SAY + r'''
@@ -191,7 +198,7 @@ def test_array_bounds_symbols(t, compiler, kind):
             return 0;
         }''', *kind.cflags)
     t.link('app', *kind.ldflags, a)
-    t.run('app', expect='2 1 0\n')
+    t.run('app', expect=f'2 1 {STARTUP[t.target.name]}\n')
 
 
 def test_constructors_survive_gc_sections(t, compiler, kind):

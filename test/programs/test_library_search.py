@@ -3,7 +3,6 @@
 import pytest
 
 from kldtest import deviates
-from kldtest import only
 
 CALLS_F = 'int f(void); int main(void) { return f(); }'
 
@@ -74,10 +73,20 @@ def test_static_link_ignores_shared_objects(t):
     t.run('app', status=1)
 
 
-@only('x86_64')
 def test_shared_object_in_a_static_link_is_refused(t):
     shared(t, 'libf.so', 2)
     t.link('app', '-static', t.cc('m.o', CALLS_F), 'libf.so', ok=False).says('libf.so')
+
+
+@deviates(gold='takes it', mold='takes it')
+def test_shared_object_after_bstatic_is_refused(t):
+    """Also without -static: for some CPUs gcc -static passes -Bstatic alone."""
+    shared(t, 'libf.so', 2)
+    m = t.cc('m.o', CALLS_F)
+    t.link('app', m, '-Wl,-Bstatic', 'libf.so', '-Wl,-Bdynamic', ok=False).says('libf.so')
+    t.link('app', m, '-Wl,-Bstatic', '-L.', '-l:libf.so', '-Wl,-Bdynamic', ok=False).says('libf.so')
+    t.link('app', m, '-Wl,-Bstatic', '-Wl,-Bdynamic', 'libf.so')
+    t.run('app', status=2)
 
 
 def test_exact_file_name(t):

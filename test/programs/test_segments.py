@@ -97,6 +97,7 @@ def test_noseparate_code_saves_pages(t):
     assert len(small.bytes) < len(large.bytes)
 
 
+@deviates(strict=False, bfd='leaves .got out for riscv64')
 def test_relro_covers_what_is_constant_after_relocation(t):
     elf = hello(t, '-Wl,-z,relro', '-Wl,-z,now')
     relro = elf.segment('GNU_RELRO')
@@ -134,6 +135,7 @@ def test_relro_is_enforced(t, name):
     assert t.elf('open').segment('GNU_RELRO') is None
 
 
+@deviates(strict=False, bfd='not for riscv64')
 @pytest.mark.parametrize('mode', ['now', 'lazy'])
 def test_got_for_functions_is_protected_when_bound_at_start(t, mode):
     elf = hello(t, '-Wl,-z,relro', f'-Wl,-z,{mode}')
@@ -160,13 +162,18 @@ def test_objects_may_ask_for_an_executable_stack(t):
     assert hello(t, x, '-Wl,-z,noexecstack', out='app2').segment('GNU_STACK').flags == 'RW'
 
 
-@only('x86_64')
-@deviates(lld='wants -z execstack')
+@deviates(strict=False, lld='wants -z execstack')
 def test_objects_without_stack_note_get_an_executable_stack(t):
+    """On x86-64, whose first programs had no such notes. Elsewhere there is nothing to guess."""
     t.asm('x.o', '.globl unused\nunused: ret\n')
     t.cc('a.o', 'int main(void) { return 0; }')
-    assert t.link('app', 'a.o', 'x.o').says('x.o', 'GNU-stack')
-    assert t.elf('app').segment('GNU_STACK').flags == 'RWX'
+    result = t.link('app', 'a.o', 'x.o')
+    if t.target.name == 'x86_64':
+        result.says('x.o', 'GNU-stack')
+    else:
+        result.silent()
+    flags = 'RWX' if t.target.name == 'x86_64' else 'RW'
+    assert t.elf('app').segment('GNU_STACK').flags == flags
 
 
 def test_stack_size_option(t):
@@ -236,7 +243,9 @@ def test_nmagic_does_not_align_sections_to_pages(t):
 
 
 def test_eh_frame_header(t, compiler, kind):
-    t.link('app', *kind.ldflags, '-Wl,--eh-frame-hdr', t.cc('a.o', HELLO, *kind.cflags))
+    a = t.cc('a.o', HELLO + 'int other(void) { return data; }', '-fasynchronous-unwind-tables',
+             *kind.cflags)
+    t.link('app', *kind.ldflags, '-Wl,--eh-frame-hdr', a)
     elf = t.elf('app')
     segment, section = elf.segment('GNU_EH_FRAME'), elf.section('.eh_frame_hdr')
     assert (segment.vaddr, segment.memsz) == (section.addr, section.size)
@@ -291,18 +300,21 @@ def test_notes_are_loaded_and_joined(t):
     assert hello(t, 'x.o').note('Custom', 0x55) == b'\x04\x03\x02\x01'
 
 
-@only('x86_64')
+@only('x86_64', 'aarch64')
 def test_gnu_property_is_the_common_part(t):
-    """IBT and SHSTK stay only if every object has them."""
+    """IBT and SHSTK, or BTI and PAC, stay only if every object has them."""
     def property_of(elf):
         section = elf.section('.note.gnu.property')
         return section.data[16:] if section else b''
-    feature_1_and = (0xc0000002).to_bytes(4, 'little')
+    number, flag, every, one = {
+        'x86_64': (0xc0000002, '-fcf-protection', 'full', 'branch'),
+        'aarch64': (0xc0000000, '-mbranch-protection', 'standard', 'bti')}[t.target.name]
+    feature_1_and = number.to_bytes(4, 'little')
     flags = ('-nostdlib', '-Wl,-e,main')
-    t.cc('a.o', 'int main(void) { return 0; }', '-fcf-protection=full')
-    t.cc('b.o', 'int f(void) { return 0; }', '-fcf-protection=full')
-    t.cc('c.o', 'int g(void) { return 0; }', '-fcf-protection=branch')
-    t.cc('d.o', 'int h(void) { return 0; }', '-fcf-protection=none')
+    t.cc('a.o', 'int main(void) { return 0; }', f'{flag}={every}')
+    t.cc('b.o', 'int f(void) { return 0; }', f'{flag}={every}')
+    t.cc('c.o', 'int g(void) { return 0; }', f'{flag}={one}')
+    t.cc('d.o', 'int h(void) { return 0; }', f'{flag}=none')
     t.link('both', *flags, 'a.o', 'b.o')
     t.link('ibt', *flags, 'a.o', 'c.o')
     t.link('none', *flags, 'a.o', 'd.o')
