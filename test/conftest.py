@@ -20,7 +20,7 @@ def pytest_addoption(parser):
 
 
 # CPUs that everything in CPU_MATTERS runs for, beside x86-64, where their tools are here.
-OTHERS = ('aarch64',)
+OTHERS = ('aarch64', 'riscv64')
 # Files and folders in which the CPU can matter; the other files run for x86-64 only, and cases of
 # test/arch say where they belong.
 CPU_MATTERS = {

@@ -254,6 +254,7 @@ const struct elf_arch_ops rv64_elf = {
     .lazy_target = lazy_target,
     .tp_offset = rv64_tp_offset,
     .dtp_bias = 0x800,
+    .drops_labels = true,
     .st_other_variant = 0x80, /* STO_RISCV_VARIANT_CC, DT_RISCV_VARIANT_CC */
     .dt_variant = 0x70000001,
 };

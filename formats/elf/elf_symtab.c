@@ -388,7 +388,10 @@ static void set_definition(struct walk *w, elf_sym *out, const struct kld_symbol
 {
     if (sym->in_section) {
         out->st_value = sym->section->addr + sym->value;
-        set_place(w, out, sym->section);
+        if (sym->value <= sym->section->size)
+            set_place(w, out, sym->section);
+        else /* it only moves with the image, as the middle of small data does */
+            out->st_shndx = SHN_ABS;
     } else {
         const struct kld_atom *atom = elf_output_atom(sym->atom);
         out->st_value = elf_atom_address(atom, sym->value);
@@ -980,6 +983,8 @@ void elf_symtab_synth(struct kld_session *ctx)
     t->keeps_relocs = elf_keeps_relocs(ctx);
     t->keeps_undefined = keeps_undefined(ctx);
     t->discard = (enum kld_discard)ctx->options.discard;
+    if (t->discard == KLD_DISCARD_DEFAULT && elf_state(ctx)->arch->drops_labels)
+        t->discard = KLD_DISCARD_LOCALS;
     note_abi(ctx, t);
     if (ctx->options.strip == KLD_STRIP_ALL) {
         if (!t->keeps_relocs)
