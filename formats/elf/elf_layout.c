@@ -258,8 +258,13 @@ static void place_section(struct kld_session *ctx, struct cursor *at, struct kld
         seg->addr = addr;
     }
     s->offset = at->load->offset + (addr - at->load->addr);
-    if (!takes_memory(s))
+    if (!takes_memory(s)) {
+        if (seg) { /* what follows is not to come before the segment */
+            at->addr = addr;
+            at->offset = s->offset;
+        }
         return;
+    }
     at->addr = addr + s->size;
     if (!(s->flags & KLD_ATOM_ZERO))
         at->offset = s->offset + s->size;
