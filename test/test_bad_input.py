@@ -179,7 +179,7 @@ def files(tmp_path_factory, target):
     (path / 'b.cc').write_text(CXX)
     (path / 'main.c').write_text(FIXED)
     (path / 'v.map').write_text('V1 { global: used; local: *; }; V2 { global: pointer; } V1;')
-    flags = ('-O1', '-fno-pic', '-ffunction-sections')
+    flags = ('-O1', '-fno-pic', '-ffunction-sections', '-fasynchronous-unwind-tables')
     gcc, linker = target.command('gcc'), [KLD, *([] if target.native else ['-m', target.emulation])]
     tool(*gcc, '-c', *flags, 'a.c', '-o', 'a.o')
     tool(*target.command('g++'), '-c', *flags, 'b.cc', '-o', 'b.o')
