@@ -61,7 +61,7 @@ struct elf_arch_ops {
     void (*write_plt_got_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot);
     /* .plt.sec entry under -z ibtplt */
     void (*write_plt_sec_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot);
-    bool execstack_default; /* objects without .note.GNU-stack need an executable stack */
+    bool execstack_default;    /* objects without .note.GNU-stack need an executable stack */
     uint32_t got_plt_reserved; /* slots at the start of .got.plt */
     /* Slots at the start of .got, the first with the address of .dynamic: where there are some,
      * _GLOBAL_OFFSET_TABLE_ is .got, else it is .got.plt. */
