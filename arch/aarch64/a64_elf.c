@@ -185,6 +185,13 @@ static const uint16_t options[] = {offsetof(struct kld_options, z_pac_plt),
                                    offsetof(struct kld_options, z_force_bti),
                                    offsetof(struct kld_options, fix_cortex_a53_843419)};
 
+static const struct elf_point_name points[] = {
+    {"__bss_start__", ELF_AT_BSS},
+    {"_bss_end__", ELF_AT_END},
+    {"__bss_end__", ELF_AT_END},
+    {"__end__", ELF_AT_END},
+};
+
 const struct elf_arch_ops a64_elf = {
     .machine = EM_AARCH64,
     .r_none = R_AARCH64_NONE,
@@ -223,5 +230,7 @@ const struct elf_arch_ops a64_elf = {
     .dt_variant = DT_VARIANT_PCS,
     .options = options,
     .noptions = KLD_COUNT(options),
+    .points = points,
+    .npoints = KLD_COUNT(points),
     .islands = &a64_islands,
 };

@@ -217,6 +217,12 @@ static uint64_t lazy_target(const struct kld_session *ctx, uint64_t plt_entry)
 static const struct elf_attributes attributes = {".riscv.attributes", RV64_SHT_ATTRIBUTES,
                                                  RV64_PT_ATTRIBUTES};
 
+static const struct elf_point_name points[] = {
+    {"__DATA_BEGIN__", ELF_AT_DATA},
+    {"__SDATA_BEGIN__", ELF_AT_SDATA},
+    {"__BSS_END__", ELF_AT_END},
+};
+
 const struct elf_arch_ops rv64_elf = {
     .machine = EM_RISCV,
     .r_none = R_RISCV_NONE,
@@ -240,6 +246,8 @@ const struct elf_arch_ops rv64_elf = {
     .plan_cuts = rv64_plan_cuts,
     .check_cuts = rv64_check_cuts,
     .cut_size = rv64_cut_size,
+    .points = points,
+    .npoints = KLD_COUNT(points),
     .gp_symbol = "__global_pointer$",
     .attributes = &attributes,
     .merge = rv64_merge,

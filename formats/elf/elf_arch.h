@@ -75,6 +75,11 @@ struct elf_island_ops {
     const char *mapping; /* the symbol that marks code, or NULL */
 };
 
+struct elf_point_name {
+    const char *name;
+    enum elf_image_point point;
+};
+
 struct elf_arch_ops {
     uint16_t machine; /* EM_* */
     /* Dynamic relocations */
@@ -108,6 +113,9 @@ struct elf_arch_ops {
                        uint64_t slack);
     uint32_t (*cut_size)(struct kld_session *ctx, const struct elf_object *obj,
                          const struct kld_atom *atom, const struct elf_cut *cut, uint64_t at);
+    /* More names that GNU ld has for points of the image on this CPU. */
+    const struct elf_point_name *points;
+    uint32_t npoints;
     /* Name of the symbol whose address programs keep in a register, to reach small data from; or
      * NULL. */
     const char *gp_symbol;
@@ -132,8 +140,8 @@ struct elf_arch_ops {
     void (*write_plt_got_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot);
     /* .plt.sec entry under -z ibtplt */
     void (*write_plt_sec_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot);
-    bool drops_labels;      /* GNU ld for this CPU takes -X for granted */
-    bool execstack_default; /* objects without .note.GNU-stack need an executable stack */
+    bool drops_labels;         /* GNU ld for this CPU takes -X for granted */
+    bool execstack_default;    /* objects without .note.GNU-stack need an executable stack */
     uint32_t got_plt_reserved; /* slots at the start of .got.plt */
     /* Slots at the start of .got, the first with the address of .dynamic: where there are some,
      * _GLOBAL_OFFSET_TABLE_ is .got, else it is .got.plt. */

@@ -387,6 +387,38 @@ static void set_point(struct elf_link *elf, enum elf_image_point point, struct k
     elf->points[point].address = address;
 }
 
+/* Where data that is written begins, the small data in it, and where it all ends. */
+struct data_bounds {
+    uint64_t start, small, end;
+};
+
+static struct data_bounds data_bounds(const struct kld_session *ctx)
+{
+    struct data_bounds b = {UINT64_MAX, UINT64_MAX, 0};
+    for (uint32_t i = 0; i < ctx->norder; i++) {
+        const struct kld_section *s = ctx->order[i];
+        if (!takes_memory(s) || s->relro || !(s->flags & KLD_ATOM_WRITE))
+            continue;
+        b.start = KLD_MIN(b.start, s->addr);
+        b.end = s->addr + s->size;
+        if (strcmp(s->name, ".sdata") == 0 || (s->flags & KLD_ATOM_ZERO))
+            b.small = KLD_MIN(b.small, s->addr);
+    }
+    b.start = KLD_MIN(b.start, b.end);
+    b.small = KLD_MIN(b.small, b.end);
+    return b;
+}
+
+/* GNU ld's choice: in the middle of what is within reach of a 12-bit offset around the start of the
+ * small data, but no further back than it takes to have the end of all data in reach. */
+static uint64_t gp_address(const struct kld_session *ctx)
+{
+    enum { REACH = 0x800 };
+    struct data_bounds b = data_bounds(ctx);
+    uint64_t last = b.end > b.start + 2 * REACH ? b.end - REACH : b.start + REACH;
+    return b.end ? KLD_MIN(b.small + REACH, last) : 0;
+}
+
 static void set_points(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
@@ -411,6 +443,9 @@ static void set_points(struct kld_session *ctx)
         elf->points[ELF_AT_BSS] = elf->points[ELF_AT_EDATA];
     if (!elf->points[ELF_AT_ETEXT].section)
         elf->points[ELF_AT_ETEXT] = elf->points[ELF_AT_HEADERS];
+    struct data_bounds b = data_bounds(ctx);
+    set_point(elf, ELF_AT_DATA, elf->headers, b.start);
+    set_point(elf, ELF_AT_SDATA, elf->headers, b.small);
     set_point(elf, ELF_AT_GP, elf->headers, elf->gp_addr);
     struct kld_atom *plt = elf->synth[ELF_RELA_PLT];
     elf->points[ELF_AT_IPLT_START] = elf->points[ELF_AT_IPLT_END] = elf->points[ELF_AT_HEADERS];
@@ -424,27 +459,6 @@ static void set_points(struct kld_session *ctx)
                                : elf->synth[ELF_GOT];
     if (got)
         set_point(elf, ELF_AT_GOT, ctx->sections.data[got->section], got->addr);
-}
-
-/* GNU ld's choice: in the middle of what is within reach of a 12-bit offset around the start of the
- * small data, but no further back than it takes to have the end of all data in reach. */
-static uint64_t gp_address(struct kld_session *ctx)
-{
-    enum { REACH = 0x800 };
-    uint64_t data = UINT64_MAX, small = UINT64_MAX, end = 0;
-    for (uint32_t i = 0; i < ctx->norder; i++) {
-        const struct kld_section *s = ctx->order[i];
-        if (!takes_memory(s) || s->relro || !(s->flags & KLD_ATOM_WRITE))
-            continue;
-        data = KLD_MIN(data, s->addr);
-        end = s->addr + s->size;
-        if (strcmp(s->name, ".sdata") == 0 || (s->flags & KLD_ATOM_ZERO))
-            small = KLD_MIN(small, s->addr);
-    }
-    if (!end)
-        return 0;
-    uint64_t last = end > data + 2 * REACH ? end - REACH : data + REACH;
-    return KLD_MIN(KLD_MIN(small, end) + REACH, last);
 }
 
 static void set_table_addresses(struct kld_session *ctx)

@@ -70,6 +70,8 @@ enum elf_image_point {
     ELF_AT_ETEXT, /* end of the last executable section */
     ELF_AT_EDATA, /* end of initialised data */
     ELF_AT_BSS,
+    ELF_AT_DATA,  /* start of .data, or of what is behind it */
+    ELF_AT_SDATA, /* the same of small data */
     ELF_AT_END,
     ELF_AT_IPLT_START,
     ELF_AT_IPLT_END,

@@ -121,16 +121,24 @@ static void define_start_stop(struct kld_session *ctx)
     }
 }
 
-/* Programs only: a library has to use that of the program. */
-static void define_gp(struct kld_session *ctx)
+/* NULL: nothing asks for it. */
+static struct kld_symbol *define_point(struct kld_session *ctx, const char *name,
+                                       enum elf_image_point point)
+{
+    struct kld_symbol *sym = elf_provide(ctx, name);
+    if (sym)
+        *kld_vec_push(&ctx->arena, &elf_state(ctx)->defined) =
+            (struct elf_defined){.sym = sym, .point = point};
+    return sym;
+}
+
+static void define_symbols_of_cpu(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
-    if (!elf->arch->gp_symbol || elf->is_shared)
-        return;
-    elf->gp_symbol = elf_provide(ctx, elf->arch->gp_symbol);
-    if (elf->gp_symbol)
-        *kld_vec_push(&ctx->arena, &elf->defined) =
-            (struct elf_defined){.sym = elf->gp_symbol, .point = ELF_AT_GP};
+    for (uint32_t i = 0; i < elf->arch->npoints; i++)
+        define_point(ctx, elf->arch->points[i].name, elf->arch->points[i].point);
+    if (elf->arch->gp_symbol && !elf->is_shared) /* a library has to use that of the program */
+        elf->gp_symbol = define_point(ctx, elf->arch->gp_symbol, ELF_AT_GP);
 }
 
 static void define_linker_symbols(struct kld_session *ctx)
@@ -147,7 +155,7 @@ static void define_linker_symbols(struct kld_session *ctx)
         at_section(ctx, sym, section_symbols[i].section, section_symbols[i].at);
     }
     for (size_t i = 0; i < KLD_COUNT(image_symbols); i++) {
-        struct kld_symbol *sym = elf_provide(ctx, image_symbols[i].name);
+        struct kld_symbol *sym = define_point(ctx, image_symbols[i].name, image_symbols[i].point);
         if (!sym)
             continue;
         if (image_symbols[i].hidden)
@@ -156,10 +164,8 @@ static void define_linker_symbols(struct kld_session *ctx)
             sym->type = KLD_TYPE_TLS;
         if (image_symbols[i].point == ELF_AT_GOT)
             elf->got_symbol = sym;
-        *kld_vec_push(&ctx->arena, &elf->defined) =
-            (struct elf_defined){.sym = sym, .point = image_symbols[i].point};
     }
-    define_gp(ctx);
+    define_symbols_of_cpu(ctx);
     define_start_stop(ctx);
 }
 

@@ -7,6 +7,7 @@ import pytest
 
 from kldtest import KINDS
 from kldtest import deviates
+from kldtest import only
 
 # Prints nothing, answers with the value of `x`.
 RETURNS_X = 'extern int x; int main(void) { return x; }'
@@ -480,6 +481,26 @@ def test_global_offset_table(t, kind):
         int main(void) { return _GLOBAL_OFFSET_TABLE_ == 0; }''', *kind.cflags)
     t.link('app', *kind.ldflags, m)
     t.run('app')
+
+
+@only('aarch64', 'riscv64')
+def test_bounds_of_the_image_as_the_cpu_names_them(t, kind):
+    source = {
+        'aarch64': """
+            extern char __bss_start__[], _bss_end__[], __bss_end__[], __end__[], __bss_start[];
+            #define RIGHT __bss_start__ == __bss_start && _bss_end__ == _end && \\
+                          __bss_end__ == _end && __end__ == _end""",
+        'riscv64': """
+            extern char __DATA_BEGIN__[], __SDATA_BEGIN__[], __BSS_END__[];
+            #define RIGHT __DATA_BEGIN__ <= (char *)&data && __BSS_END__ == _end && \\
+                          __DATA_BEGIN__ <= __SDATA_BEGIN__ && __SDATA_BEGIN__ < __BSS_END__""",
+    }[t.target.name]
+    a = t.cc('a.o', source + """
+        extern char _end[];
+        int data = 1, zeroed[20];
+        int main(void) { return RIGHT && (char *)zeroed < _end ? 7 : 1; }""", *kind.cflags)
+    t.link('app', *kind.ldflags, a)
+    t.run('app', status=7)
 
 
 def test_start_and_stop_of_a_section(t, compiler, kind):
