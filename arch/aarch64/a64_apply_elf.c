@@ -326,10 +326,10 @@ static uint32_t apply_edge(const struct elf_fixup *f, struct a64_kept *kept)
     return 1;
 }
 
-void a64_apply_edge(const struct elf_fixup *f)
+uint32_t a64_apply_edge(const struct elf_fixup *f)
 {
     struct a64_kept kept = {0};
-    apply_edge(f, &kept);
+    return apply_edge(f, &kept);
 }
 
 void a64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,

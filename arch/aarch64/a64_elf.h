@@ -94,8 +94,8 @@ void a64_apply(struct kld_session *ctx, struct kld_worker *worker, struct elf_ob
 void a64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
                      const struct kld_atom *atom, uint8_t *out);
 int64_t a64_tp_offset(const struct kld_session *ctx, uint64_t address);
-/* One relocation: writes f->field. */
-void a64_apply_edge(const struct elf_fixup *f);
+/* One relocation: writes f->field. Returns how many were dealt with: 2 for a pair. */
+uint32_t a64_apply_edge(const struct elf_fixup *f);
 
 /* ---- islands: a64_island_elf.c ---- */
 

@@ -62,13 +62,14 @@ static uint32_t compose(const struct elf_fixup *f, struct window *window)
     uint32_t size = (uint32_t)KLD_MIN(f->atom->size - start, (uint64_t)LONGEST);
     const elf_rela *rels = f->atom->edges;
     memcpy(window->bytes, f->atom->data + start, size);
-    for (uint32_t i = 0; i < f->atom->nedges; i++) {
+    for (uint32_t i = 0, done; i < f->atom->nedges; i += done) {
+        done = 1;
         if (rels[i].r_offset < start || rels[i].r_offset >= start + size)
             continue;
         struct elf_fixup at = elf_fixup_at(f->ctx, f->atom, i);
         at.field = window->bytes + (rels[i].r_offset - start);
         if (!is_branch(kld_get32(at.field)))
-            a64_apply_edge(&at);
+            done = a64_apply_edge(&at);
     }
     return size;
 }
