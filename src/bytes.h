@@ -64,6 +64,12 @@ KLD_ACCESS_(64, __builtin_bswap64)
 #endif
 #undef KLD_ACCESS_
 
+static inline void kld_put_words(uint8_t *p, const uint32_t *words, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        kld_put32(p + 4 * i, words[i]);
+}
+
 /* Reads a LEB128 number at *pos and moves *pos behind it; false if it runs over the end or over
  * 64 bits. */
 static inline bool kld_uleb(struct kld_bytes b, size_t *pos, uint64_t *value)

@@ -154,13 +154,6 @@ static void put_field(const struct elf_fixup *f, enum a64_field field, uint64_t 
 
 /* ---- families ---- */
 
-/* S + A; what the dynamic linker adds a symbol to stays 0. */
-static void apply_word(const struct elf_fixup *f, uint64_t x)
-{
-    enum elf_word_need word = elf_word_need(f->ctx, f->atom, elf_fixup_class(f));
-    kld_put64(f->field, word == ELF_WORD_SYMBOLIC ? 0 : x);
-}
-
 static uint64_t branch_target(const struct elf_fixup *f, unsigned width)
 {
     uint64_t target = elf_fixup_branch(f) + (uint64_t)f->a;
@@ -314,7 +307,7 @@ static uint32_t apply_edge(const struct elf_fixup *f, struct a64_kept *kept)
     else if (value == A64_TLSIE)
         apply_tls_slot(f, kept);
     else if (value == A64_ABS && field == A64_WORD64)
-        apply_word(f, value_of(f, value));
+        elf_put_word(f);
     else if (field == A64_BRANCH14)
         apply_branch(f, 5, 14);
     else if (field == A64_BRANCH19)
@@ -377,12 +370,7 @@ void a64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct 
         case R_AARCH64_TLS_DTPREL:
             kld_put64(f.field, t.discarded ? 0 : elf_dtp_offset(f.elf, x));
             break;
-        default: {
-            struct kld_where where = elf_where(atom, rel->r_offset);
-            kld_error(ctx, "bad-relocation", &where,
-                      "relocation %s in a section that is not loaded", elf_reloc_name(ctx, f.type));
-            break;
-        }
+        default: elf_report_not_loaded(&f); break;
         }
     }
 }

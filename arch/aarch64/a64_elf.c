@@ -79,17 +79,11 @@ enum {
     NOP = A64_INSN_NOP,
 };
 
-static void put_words(uint8_t *out, const uint32_t *words, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        kld_put32(out + 4 * i, words[i]);
-}
-
 /* adrp x16, slot; ldr x17, [x16, :lo12:slot]; add x16, x16, :lo12:slot */
 static void put_load(uint8_t *out, uint64_t at, uint64_t slot)
 {
     static const uint32_t code[] = {0x90000010, 0xf9400211, 0x91000210};
-    put_words(out, code, KLD_COUNT(code));
+    kld_put_words(out, code, KLD_COUNT(code));
     a64_put_adrp(out, at, slot);
     a64_put_imm12(out + 4, slot, 3);
     a64_put_imm12(out + 8, slot, 0);
@@ -101,7 +95,7 @@ static void put_entry(uint8_t *out, uint64_t at, uint64_t slot, bool is_signed)
     static const uint32_t checked[] = {AUTIA1716, BR_X17}, plain[] = {BR_X17, NOP};
     kld_put32(out, BTI_C);
     put_load(out + 4, at + 4, slot);
-    put_words(out + 16, is_signed ? checked : plain, 2);
+    kld_put_words(out + 16, is_signed ? checked : plain, 2);
 }
 
 /* bti c; stp x16, x30, [sp, #-16]!; then the jump through the third slot, to the resolver */
@@ -109,9 +103,9 @@ static void write_plt_header(struct kld_session *ctx, uint8_t *out)
 {
     const struct elf_link *elf = elf_state(ctx);
     static const uint32_t start[] = {BTI_C, 0xa9bf7bf0}, end[] = {BR_X17, NOP, NOP};
-    put_words(out, start, KLD_COUNT(start));
+    kld_put_words(out, start, KLD_COUNT(start));
     put_load(out + 8, elf->plt_addr + 8, elf->got_plt_addr + 16);
-    put_words(out + 20, end, KLD_COUNT(end));
+    kld_put_words(out + 20, end, KLD_COUNT(end));
 }
 
 static void write_plt_entry(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot,

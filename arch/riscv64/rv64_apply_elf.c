@@ -295,13 +295,6 @@ static bool apply_data(const struct elf_fixup *f, uint64_t x)
 
 /* ---- the loop ---- */
 
-/* S + A; what the dynamic linker adds a symbol to stays 0. */
-static void apply_word(const struct elf_fixup *f)
-{
-    enum elf_word_need word = elf_word_need(f->ctx, f->atom, elf_fixup_class(f));
-    kld_put64(f->field, word == ELF_WORD_SYMBOLIC ? 0 : elf_fixup_value(f) + (uint64_t)f->a);
-}
-
 static void apply_edge(const struct edge *e)
 {
     const struct elf_fixup *f = &e->f;
@@ -309,7 +302,7 @@ static void apply_edge(const struct edge *e)
     case R_RISCV_NONE:
     case R_RISCV_RELAX: break;
     case R_RISCV_ALIGN: apply_align(e); break;
-    case R_RISCV_64: apply_word(f); break;
+    case R_RISCV_64: elf_put_word(f); break;
     case R_RISCV_CALL:
     case R_RISCV_CALL_PLT: apply_call(e); break;
     case R_RISCV_JAL: put_jump(f, 21, rv64_put_j); break;
@@ -454,12 +447,8 @@ void rv64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct
             break;
         case RV64_R_SET_ULEB128: apply_debug_uleb128(&f, x, dead, out); break;
         default:
-            if (!apply_data(&f, x)) {
-                struct kld_where where = elf_where(atom, rel->r_offset);
-                kld_error(ctx, "bad-relocation", &where,
-                          "relocation %s in a section that is not loaded",
-                          elf_reloc_name(ctx, f.type));
-            }
+            if (!apply_data(&f, x))
+                elf_report_not_loaded(&f);
             break;
         }
     }

@@ -163,12 +163,6 @@ static void emitted(const struct kld_session *ctx, const struct elf_object *obj,
 
 enum { PLT_HEADER_SIZE = 32, PLT_ENTRY_SIZE = 16 };
 
-static void put_words(uint8_t *out, const uint32_t *words, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        kld_put32(out + 4 * i, words[i]);
-}
-
 /* 1: auipc t2, %pcrel_hi(.got.plt); sub t1, t1, t3; ld t3, %pcrel_lo(1b)(t2)
  *    addi t1, t1, -(PLT_HEADER_SIZE + 12); addi t0, t2, %pcrel_lo(1b); srli t1, t1, 1
  *    ld t0, 8(t0); jr t3
@@ -180,7 +174,7 @@ static void write_plt_header(struct kld_session *ctx, uint8_t *out)
                                     0x00038293, 0x00135313, 0x0082b283, 0x000e0067};
     const struct elf_link *elf = elf_state(ctx);
     uint64_t distance = elf->got_plt_addr - elf->plt_addr;
-    put_words(out, code, KLD_COUNT(code));
+    kld_put_words(out, code, KLD_COUNT(code));
     rv64_put_u(out, distance);
     rv64_put_i(out + 8, distance);
     rv64_put_i(out + 16, distance);
@@ -190,7 +184,7 @@ static void write_plt_header(struct kld_session *ctx, uint8_t *out)
 static void put_entry(uint8_t *out, uint64_t at, uint64_t slot)
 {
     static const uint32_t code[] = {0x00000e17, 0x000e3e03, 0x000e0367, RV64_NOP};
-    put_words(out, code, KLD_COUNT(code));
+    kld_put_words(out, code, KLD_COUNT(code));
     rv64_put_u(out, slot - at);
     rv64_put_i(out + 4, slot - at);
 }

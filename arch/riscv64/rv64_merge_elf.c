@@ -94,18 +94,6 @@ static void malformed(const struct merged *m, const struct elf_object *obj, uint
     kld_error(m->ctx, "bad-attributes", &where, "%s", text);
 }
 
-static bool read_uleb128(struct kld_bytes bytes, size_t *at, uint64_t *value)
-{
-    *value = 0;
-    for (unsigned shift = 0; *at < bytes.len && shift < 63; shift += 7) {
-        uint8_t byte = bytes.ptr[(*at)++];
-        *value |= (uint64_t)(byte & 0x7f) << shift;
-        if (!(byte & 0x80))
-            return true;
-    }
-    return false;
-}
-
 /* ---- attributes: merging ---- */
 
 static void must_agree(struct merged *m, const struct elf_object *obj, uint64_t tag, uint64_t value,
@@ -161,10 +149,10 @@ static bool read_tags(struct merged *m, const struct elf_object *obj, struct kld
     for (size_t at = 0; at < part.len;) {
         uint64_t tag, value;
         struct kld_str text;
-        if (!read_uleb128(part, &at, &tag))
+        if (!kld_uleb(part, &at, &tag))
             return false;
         if (tag % 2 == 0) {
-            if (!read_uleb128(part, &at, &value))
+            if (!kld_uleb(part, &at, &value))
                 return false;
             merge_number(m, obj, tag, value);
         } else {
@@ -185,7 +173,7 @@ static bool read_vendor(struct merged *m, const struct elf_object *obj, struct k
         size_t start = at;
         uint64_t tag;
         struct kld_bytes body;
-        if (!read_uleb128(part, &at, &tag) || !kld_in_bounds(at, 4, part.len))
+        if (!kld_uleb(part, &at, &tag) || !kld_in_bounds(at, 4, part.len))
             return false;
         uint32_t size = kld_get32(part.ptr + at);
         at += 4;

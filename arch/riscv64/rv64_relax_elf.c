@@ -276,26 +276,66 @@ static enum rv64_cut plan_edge(struct kld_session *ctx, struct elf_object *obj,
     return choose(&c);
 }
 
+/* Finds cuts, none of which takes away what another relocation writes. */
+struct planning {
+    struct kld_session *ctx;
+    struct kld_atom *atom;
+    struct elf_cut *cuts;
+    uint32_t n;
+    uint64_t written; /* end of the bytes that relocations seen so far write, */
+    uint64_t cut;     /* and of those that may go with the last cut */
+};
+
+static void report_overlap(const struct planning *p, const elf_rela *rel)
+{
+    struct kld_where where = elf_where(p->atom, rel->r_offset);
+    kld_error(p->ctx, "bad-relocation", &where,
+              "relocation R_RISCV_ALIGN: another relocation is for a part of the padding");
+}
+
+/* The relocation writes to bytes that the last cut may take away: leaves them there. */
+static void take_back_last(struct planning *p)
+{
+    struct elf_cut *last = &p->cuts[p->n - 1];
+    if (last->how == RV64_ALIGN)
+        report_overlap(p, (const elf_rela *)p->atom->edges + last->edge);
+    last->how = RV64_TAKEN_BACK;
+    p->cut = 0;
+}
+
+static void add_cut(struct planning *p, uint32_t edge, enum rv64_cut how)
+{
+    const elf_rela *rel = (const elf_rela *)p->atom->edges + edge;
+    uint32_t width = rv64_info[ELF64_R_TYPE(rel->r_info)].width;
+    if (rel->r_offset < p->cut && (width || how != RV64_TAKEN_BACK))
+        take_back_last(p);
+    if (how != RV64_TAKEN_BACK && rel->r_offset < p->written) {
+        if (how == RV64_ALIGN)
+            report_overlap(p, rel);
+    } else if (how != RV64_TAKEN_BACK) {
+        p->cuts[p->n++] =
+            (struct elf_cut){.offset = cut_offset(rel, how), .edge = edge, .how = (uint32_t)how};
+        p->cut = rel->r_offset + (how == RV64_ALIGN ? (uint64_t)rel->r_addend : width);
+    }
+    p->written = KLD_MAX(p->written, rel->r_offset + width);
+}
+
 struct elf_shrunk *rv64_plan_cuts(struct kld_session *ctx, struct kld_worker *worker,
                                   struct elf_object *obj, struct kld_atom *atom)
 {
-    const elf_rela *rels = atom->edges;
     if (atom->size > UINT32_MAX)
         return NULL;
-    struct elf_cut *cuts = (void *)kld_worker_buffer(worker, atom->nedges * sizeof(*cuts));
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < atom->nedges; i++) {
-        enum rv64_cut how = plan_edge(ctx, obj, atom, i);
-        if (how != RV64_TAKEN_BACK)
-            cuts[n++] = (struct elf_cut){
-                .offset = cut_offset(&rels[i], how), .edge = i, .how = (uint32_t)how};
-    }
+    struct planning p = {.ctx = ctx, .atom = atom};
+    p.cuts = (void *)kld_worker_buffer(worker, atom->nedges * sizeof(*p.cuts));
+    for (uint32_t i = 0; i < atom->nedges; i++)
+        add_cut(&p, i, plan_edge(ctx, obj, atom, i));
+    uint32_t n = p.n;
     if (!n)
         return NULL;
     struct elf_shrunk *s = KLD_NEW(&worker->arena, struct elf_shrunk);
     *s = (struct elf_shrunk){.atom = atom, .size = atom->size, .ncuts = n};
     s->cuts = KLD_NEW_ARRAY(&worker->arena, struct elf_cut, n);
-    memcpy(s->cuts, cuts, n * sizeof(*cuts));
+    memcpy(s->cuts, p.cuts, n * sizeof(*p.cuts));
     return s;
 }
 

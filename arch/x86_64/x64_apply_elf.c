@@ -44,13 +44,6 @@ static uint64_t dtp_value(const struct elf_fixup *f)
 
 /* ---- families ---- */
 
-/* S + A; what the dynamic linker adds a symbol to stays 0. */
-static void apply_word(const struct elf_fixup *f)
-{
-    enum elf_word_need word = elf_word_need(f->ctx, f->atom, elf_fixup_class(f));
-    kld_put64(f->field, word == ELF_WORD_SYMBOLIC ? 0 : elf_fixup_value(f) + (uint64_t)f->a);
-}
-
 static void apply_load(const struct elf_fixup *f)
 {
     bool rex = f->type == R_X86_64_REX_GOTPCRELX;
@@ -139,7 +132,7 @@ static uint32_t apply_edge(const struct elf_fixup *f, uint32_t edge)
     uint64_t a = (uint64_t)f->a;
     switch (f->type) {
     case R_X86_64_NONE: break;
-    case R_X86_64_64: apply_word(f); break;
+    case R_X86_64_64: elf_put_word(f); break;
     case R_X86_64_PC32:
     case X64_R_PC32_BND: elf_put_s32(f, f->field, elf_fixup_value(f) + a - f->p); break;
     case R_X86_64_PLT32:
@@ -229,12 +222,7 @@ static void apply_debug_edge(const struct elf_fixup *f, uint64_t x)
     case R_X86_64_16: put_small(f, x, 16, false); break;
     case R_X86_64_8: put_small(f, x, 8, false); break;
     case R_X86_64_NONE: break;
-    default: {
-        struct kld_where where = elf_where(f->atom, f->rel->r_offset);
-        kld_error(f->ctx, "bad-relocation", &where, "relocation %s in a section that is not loaded",
-                  elf_reloc_name(f->ctx, f->type));
-        break;
-    }
+    default: elf_report_not_loaded(f); break;
     }
 }
 

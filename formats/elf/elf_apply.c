@@ -22,6 +22,13 @@ void elf_report_alignment(const struct elf_fixup *f, uint64_t value, unsigned al
               elf_reloc_name(f->ctx, f->type), (unsigned long long)value, align, KLD_FMT(name));
 }
 
+void elf_report_not_loaded(const struct elf_fixup *f)
+{
+    struct kld_where where = elf_where(f->atom, f->rel->r_offset);
+    kld_error(f->ctx, "bad-relocation", &where, "relocation %s in a section that is not loaded",
+              elf_reloc_name(f->ctx, f->type));
+}
+
 bool elf_has_plt(const struct kld_session *ctx, const struct kld_symbol *sym)
 {
     if (!sym || !sym->aux)

@@ -51,6 +51,9 @@ static inline void elf_check_range(const struct elf_fixup *f, uint64_t value, un
 /* 0x... is not a multiple of `align` bytes. */
 void elf_report_alignment(const struct elf_fixup *f, uint64_t value, unsigned align);
 
+/* The relocation means nothing in a section that is not loaded, such as debug information. */
+void elf_report_not_loaded(const struct elf_fixup *f);
+
 /* ---- values ---- */
 
 /* Goes to the next relocation of the atom that f is of. */
@@ -100,6 +103,13 @@ static inline uint64_t elf_fixup_value(const struct elf_fixup *f)
     if (f->r_sym < f->obj->first_global)
         return elf_fixup_local_value(f);
     return f->elf->addresses[f->obj->base.ids[f->r_sym - f->obj->first_global]];
+}
+
+/* S + A in a field as wide as addresses; what the dynamic linker adds a symbol to stays 0. */
+static inline void elf_put_word(const struct elf_fixup *f)
+{
+    enum elf_word_need word = elf_word_need(f->ctx, f->atom, elf_fixup_class(f));
+    kld_put64(f->field, word == ELF_WORD_SYMBOLIC ? 0 : elf_fixup_value(f) + (uint64_t)f->a);
 }
 
 /* L, or S for what a branch reaches without a PLT entry. */

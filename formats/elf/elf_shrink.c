@@ -10,13 +10,13 @@
 
 /* ---- offsets ---- */
 
-/* The number of cuts that begin in front of the offset. */
-static uint32_t cuts_before(const struct elf_shrunk *s, uint64_t offset)
+/* The number of cuts that begin in front of the offset or, by_edge, are for earlier relocations. */
+static uint32_t cuts_before(const struct elf_shrunk *s, uint64_t key, bool by_edge)
 {
     uint32_t lo = 0, hi = s->ncuts;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
-        if (s->cuts[mid].offset < offset)
+        if ((by_edge ? s->cuts[mid].edge : s->cuts[mid].offset) < key)
             lo = mid + 1;
         else
             hi = mid;
@@ -31,7 +31,7 @@ static uint32_t removed_before(const struct elf_shrunk *s, uint32_t cut)
 
 uint64_t elf_shrunk_before(const struct elf_shrunk *s, uint64_t offset)
 {
-    uint32_t n = cuts_before(s, offset);
+    uint32_t n = cuts_before(s, offset, false);
     if (!n)
         return 0;
     const struct elf_cut *last = &s->cuts[n - 1];
@@ -41,15 +41,8 @@ uint64_t elf_shrunk_before(const struct elf_shrunk *s, uint64_t offset)
 
 const struct elf_cut *elf_shrunk_cut(const struct elf_shrunk *s, uint32_t edge)
 {
-    uint32_t lo = 0, hi = s->ncuts;
-    while (lo < hi) {
-        uint32_t mid = lo + (hi - lo) / 2;
-        if (s->cuts[mid].edge < edge)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo < s->ncuts && s->cuts[lo].edge == edge && s->cuts[lo].how ? &s->cuts[lo] : NULL;
+    uint32_t n = cuts_before(s, edge, true);
+    return n < s->ncuts && s->cuts[n].edge == edge && s->cuts[n].how ? &s->cuts[n] : NULL;
 }
 
 void elf_shrunk_copy(const struct kld_atom *atom, uint8_t *out)

@@ -428,6 +428,40 @@ def test_malformed_relocations(t, code, texts):
     t.ld('app', 'a.o', ok=False).says('a.o', *texts)
 
 
+@pytest.mark.parametrize('flags', [(), ('--no-relax',)])
+def test_padding_with_a_relocation_in_it(t, flags):
+    t.asm('a.o', '''.option norvc
+        .globl _start
+        _start: .reloc ., R_RISCV_ALIGN, 12
+        nop
+        .reloc ., R_RISCV_SET32, _start
+        nop
+        nop
+        ''' + NOTE)
+    t.ld('app', *flags, 'a.o', ok=False).says('a.o', 'R_RISCV_ALIGN', 'part of the padding')
+
+
+@pytest.mark.parametrize('place', ['- 2', '', '+ 4'])
+def test_call_with_another_relocation_in_it_stays(t, place):
+    """What the other one writes must have its bytes."""
+    t.asm('a.o', f'''.option norvc
+        .globl _start
+        .globl f
+        f: ret
+        nop
+        nop
+        _start:
+        .reloc . {place}, R_RISCV_SET32, f
+        .reloc ., R_RISCV_CALL_PLT, f
+        .reloc ., R_RISCV_RELAX
+        auipc ra, 0
+        jalr ra, 0(ra)
+        ''' + NOTE)
+    t.ld('app', 'a.o')
+    text = t.elf('app').section('.text')
+    assert text.size == t.elf('a.o').section('.text').size
+
+
 def renumber(t, name, old, new):
     """Changes the type of relocations that the assembler does not know yet."""
     data = bytearray((t.path / name).read_bytes())
