@@ -85,6 +85,34 @@ static const struct fuzz_start fuzz_start = {
               {34, SHT_STRTAB, 0, 0, FUZZ_PART(shstrtab), 0, 0, 1, 0}},
 };
 
+/* The same for the machine that the bytes are for, if there is one. Types: a call, a slot of the GOT,
+ * a slot with an offset of thread-local storage. */
+static struct fuzz_start fuzz_start_for(const uint8_t *data, size_t size)
+{
+    static const struct {
+        Elf64_Half machine;
+        uint32_t types[3];
+    } others[] = {
+        {EM_AARCH64,
+         {R_AARCH64_CALL26, R_AARCH64_ADR_GOT_PAGE, R_AARCH64_TLSIE_ADR_GOTTPREL_PAGE21}},
+        {EM_RISCV, {R_RISCV_CALL_PLT, R_RISCV_GOT_HI20, R_RISCV_TLS_GOT_HI20}},
+    };
+    struct fuzz_start start = fuzz_start;
+    Elf64_Half machine = size < 20 ? EM_NONE : (Elf64_Half)(data[18] | data[19] << 8);
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
+        if (others[i].machine != machine)
+            continue;
+        start.ehdr.e_machine = machine;
+        for (int k = 0; k < 3; k++) {
+            start.rela[k].r_offset &= ~3ull;
+            start.rela[k].r_addend = 0;
+            start.rela[k].r_info =
+                ELF64_R_INFO(ELF64_R_SYM(start.rela[k].r_info), others[i].types[k]);
+        }
+    }
+    return start;
+}
+
 static void fuzz_add(kld_session *s, const char *name, const void *data, size_t size)
 {
     kld_input in = {.size = sizeof(in), .name = name, .data = data, .length = size};
@@ -115,7 +143,8 @@ static void fuzz_link(const uint8_t *data, size_t size, const char *const *optio
         if (kld_set(s, name, value + 1) != KLD_OK)
             abort();
     }
-    fuzz_add(s, "start.o", &fuzz_start, sizeof(fuzz_start));
+    struct fuzz_start start = fuzz_start_for(data, size);
+    fuzz_add(s, "start.o", &start, sizeof(start));
     fuzz_add(s, "input", data, size);
     if (kld_link(s) == KLD_INTERNAL)
         abort();
