@@ -6,6 +6,7 @@ import struct
 import pytest
 
 from kldtest import KINDS
+from kldtest import KLD
 from kldtest import only
 from test_islands import branch_target
 from test_islands import words
@@ -221,8 +222,11 @@ def test_malformed_relocations(t, code, texts):
 
 def test_machines_do_not_mix(t):
     t.tool('gcc', '-c', '-o', 'x64.o', t.write('x.c', 'int x;'))
-    t.ld('app', t.asm('a.o', '.globl _start\n_start: ret\n' + NOTE), 'x64.o',
-         ok=False).says('x64.o')
+    a = t.asm('a.o', '.globl _start\n_start: ret\n' + NOTE)
+    t.ld('app', a, 'x64.o', ok=False).says('x64.o', '-m aarch64linux')
+    for files in ([a, 'x64.o'], ['x64.o', a]):  # without -m the first object decides
+        t.tool(KLD, '-o', 'app', *files, ok=False).says('x64.o', 'a.o', 'x86-64', 'aarch64')
+
 
 
 # -- GOT slots that are not needed --------------------------------------------------------------

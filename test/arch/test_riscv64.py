@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from kldtest import KLD
 from kldtest import only
 
 pytestmark = only('riscv64')
@@ -406,6 +407,23 @@ def test_flags_of_the_output(t):
     assert struct.unpack_from('<I', (t.path / 'app').read_bytes(), 48)[0] == 5
 
 
+VARIANT_CC = 0x70000001                  # DT_RISCV_VARIANT_CC
+
+
+@pytest.mark.parametrize('variant', [True, False])
+def test_variant_calling_convention(t, variant):
+    """Its functions are not bound lazily: ld.so has to know that there are some."""
+    mark = '.variant_cc f\n' if variant else ''
+    t.link('libf.so', '-shared', t.asm('f.o', f'.globl f\n.type f, %function\n{mark}f: li a0, 6\n'
+                                              'ret\n' + NOTE))
+    m = t.asm('m.o', f'.globl main\n.type main, %function\n{mark}main: tail f\n' + NOTE)
+    t.link('app', m, 'libf.so', '-Wl,-z,lazy')
+    text = t.tool('riscv64-linux-gnu-readelf', '-dW', '--dyn-syms', 'app').stdout
+    assert ('VARIANT_CC' in text.split('Symbol table')[0] or f'{VARIANT_CC:x}' in text) == variant
+    assert (re.search(r'VARIANT_CC.*\bf\b', text.split('Symbol table')[-1]) is not None) == variant
+    t.run('app', status=6)
+
+
 # -- what is malformed --------------------------------------------------------------------------
 
 @pytest.mark.parametrize('code, texts', [
@@ -491,5 +509,7 @@ def test_unknown_relocation(t):
 
 def test_machines_do_not_mix(t):
     t.tool('gcc', '-c', '-o', 'x64.o', t.write('x.c', 'int x;'))
-    t.ld('app', t.asm('a.o', '.globl _start\n_start: ret\n' + NOTE), 'x64.o',
-         ok=False).says('x64.o')
+    a = t.asm('a.o', '.globl _start\n_start: ret\n' + NOTE)
+    t.ld('app', a, 'x64.o', ok=False).says('x64.o', '-m elf64lriscv')
+    for files in ([a, 'x64.o'], ['x64.o', a]):  # without -m the first object decides
+        t.tool(KLD, '-o', 'app', *files, ok=False).says('x64.o', 'a.o', 'x86-64', 'riscv64')
