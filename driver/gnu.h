@@ -76,6 +76,8 @@ void kld_gnu_note_status(struct kld_gnu *gnu, kld_status status);
 void kld_gnu_print_help(const kld_host *host);
 void kld_gnu_print_version(const kld_host *host, bool more, bool emulations);
 void kld_gnu_print(const kld_host *host, const char *text);
+/* Whether GNU ld has that name for the objects of one of them (-b). */
+bool kld_gnu_knows_format(const char *name);
 bool kld_gnu_knows_emulation(const char *name);
 const char *kld_gnu_format_of(const char *emulation);
 

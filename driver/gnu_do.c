@@ -58,21 +58,11 @@ static void do_archives(struct kld_gnu *gnu, struct kld_gnu_use use)
     set_flag(gnu, KLD_INPUT_STATIC, archive);
 }
 
-/* Names that GNU ld has for objects: what they are is seen from the objects. */
-static bool is_object_format(const char *name)
-{
-    static const char *const names[] = {"elf", "default", "elf64-x86-64", "elf64-littleaarch64",
-                                        "elf64-littleriscv"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-        if (strcmp(name, names[i]) == 0)
-            return true;
-    return false;
-}
-
 static void do_format(struct kld_gnu *gnu, struct kld_gnu_use use)
 {
     bool binary = strcmp(use.value, "binary") == 0;
-    if (!binary && !is_object_format(use.value))
+    if (!binary && strcmp(use.value, "elf") != 0 && strcmp(use.value, "default") != 0 &&
+        !kld_gnu_knows_format(use.value))
         kld_gnu_error(gnu, "unsupported-option", "%s: input format '%s' is not supported",
                       use.spelled, use.value);
     set_flag(gnu, KLD_INPUT_BINARY, binary);

@@ -14,15 +14,16 @@
 /* Column of the help texts. */
 enum { COLUMN = 30 };
 
-/* Emulations by name, and the name of their output format. The first is built; of the others the
- * library says that they are not. */
+/* Emulations by name, and the name of their output format. */
 static const struct {
-    const char name[16], format[24];
+    const char name[20], format[24];
 } emulations[] = {
     {"elf_x86_64", "elf64-x86-64"},
     {"aarch64elf", "elf64-littleaarch64"},
     {"aarch64linux", "elf64-littleaarch64"},
     {"elf64lriscv", "elf64-littleriscv"},
+    {"elf64lriscv_lp64f", "elf64-littleriscv"},
+    {"elf64lriscv_lp64", "elf64-littleriscv"},
 };
 
 void kld_gnu_print(const kld_host *host, const char *text)
@@ -39,6 +40,14 @@ bool kld_gnu_knows_emulation(const char *name)
     return false;
 }
 
+bool kld_gnu_knows_format(const char *name)
+{
+    for (size_t i = 0; i < sizeof(emulations) / sizeof(emulations[0]); i++)
+        if (strcmp(emulations[i].format, name) == 0)
+            return true;
+    return false;
+}
+
 const char *kld_gnu_format_of(const char *emulation)
 {
     for (size_t i = 0; emulation && i < sizeof(emulations) / sizeof(emulations[0]); i++)
@@ -47,13 +56,38 @@ const char *kld_gnu_format_of(const char *emulation)
     return emulations[0].format;
 }
 
+/* Each with something before and behind it. */
+static void print_emulations(const kld_host *host, const char *before, const char *behind)
+{
+    for (size_t i = 0; i < sizeof(emulations) / sizeof(emulations[0]); i++) {
+        kld_gnu_print(host, before);
+        kld_gnu_print(host, emulations[i].name);
+        kld_gnu_print(host, behind);
+    }
+}
+
+/* Several emulations in a row have one format. */
+static void print_formats(const kld_host *host)
+{
+    const char *last = "";
+    for (size_t i = 0; i < sizeof(emulations) / sizeof(emulations[0]); i++) {
+        if (strcmp(last, emulations[i].format) == 0)
+            continue;
+        last = emulations[i].format;
+        kld_gnu_print(host, " ");
+        kld_gnu_print(host, last);
+    }
+}
+
 void kld_gnu_print_version(const kld_host *host, bool more, bool with_emulations)
 {
     kld_gnu_print(host, "GNU ld (kld-" KLD_VERSION ") " COMPATIBLE "\n");
     if (more)
         kld_gnu_print(host, "This is kld, a linker compatible with GNU ld.\n");
-    if (with_emulations)
-        kld_gnu_print(host, "  Supported emulations:\n   elf_x86_64\n");
+    if (!with_emulations)
+        return;
+    kld_gnu_print(host, "  Supported emulations:\n");
+    print_emulations(host, "   ", "\n");
 }
 
 /* "-z now", "-o FILE", "--output=FILE", "--build-id[=STYLE]" */
@@ -105,6 +139,9 @@ void kld_gnu_print_help(const kld_host *host)
         }
     }
     kld_gnu_print(host, "  @FILE                       Read options from FILE\n"
-                        "kld: supported targets: elf64-x86-64\n"
-                        "kld: supported emulations: elf_x86_64\n");
+                        "kld: supported targets:");
+    print_formats(host);
+    kld_gnu_print(host, "\nkld: supported emulations:");
+    print_emulations(host, " ", "");
+    kld_gnu_print(host, "\n");
 }

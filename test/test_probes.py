@@ -62,7 +62,11 @@ def test_libtool_finds_elf_among_the_targets():
 
 @deviates(lld='lists no emulations')
 def test_help_lists_the_emulations():
-    assert re.search(r': supported emulations:.* elf_x86_64', say('--help'))
+    for emulation in ('elf_x86_64', 'aarch64linux', 'elf64lriscv'):
+        assert re.search(rf': supported emulations:.* {emulation}\b', say('--help'))
+        assert f'   {emulation}\n' in say('-V')
+    for name in ('elf64-x86-64', 'elf64-littleaarch64', 'elf64-littleriscv'):
+        assert re.search(rf': supported targets:.* {name}\b', say('--help'))
     assert 'elf_x86_64' in say('-V')
 
 
