@@ -47,25 +47,6 @@ int64_t a64_tp_offset(const struct kld_session *ctx, uint64_t address)
     return (int64_t)(address - elf->tls_start + kld_align_up(16, elf->tls_align));
 }
 
-/* ---- single relocations ---- */
-
-static bool apply_one(uint32_t type, uint8_t *out, uint64_t place, uint64_t value, int64_t addend)
-{
-    uint64_t x = value + (uint64_t)addend;
-    switch (type) {
-    case R_AARCH64_NONE:
-    case A64_R_NONE2: return true;
-    case R_AARCH64_ABS64: kld_put64(out, x); return true;
-    case R_AARCH64_PREL64: kld_put64(out, x - place); return true;
-    case R_AARCH64_ABS32: kld_put32(out, (uint32_t)x); return x <= UINT32_MAX;
-    case R_AARCH64_PREL32:
-        x -= place;
-        kld_put32(out, (uint32_t)x);
-        return (int64_t)x == (int32_t)x;
-    default: return false;
-    }
-}
-
 /* ---- PLT: sysvabi64 "Dynamic linking" ---- */
 
 /* All begin with bti c, a nop to older CPUs, so that they may stand on guarded pages: the output
@@ -119,12 +100,6 @@ static void write_plt_got_entry(struct kld_session *ctx, uint8_t *out, uint64_t 
 {
     (void)ctx;
     put_entry(out, at, slot, false);
-}
-
-static uint64_t lazy_target(const struct kld_session *ctx, uint64_t plt_entry)
-{
-    (void)plt_entry;
-    return elf_state(ctx)->plt_addr;
 }
 
 /* ---- program properties and the dynamic section: sysvabi64 ---- */
@@ -204,7 +179,6 @@ const struct elf_arch_ops a64_elf = {
     .scan = a64_scan,
     .apply = a64_apply,
     .apply_debug = a64_apply_debug,
-    .apply_one = apply_one,
     .plt_header_size = PLT_HEADER_SIZE,
     .plt_entry_size = PLT_ENTRY_SIZE,
     .plt_got_entry_size = PLT_ENTRY_SIZE,
@@ -213,7 +187,6 @@ const struct elf_arch_ops a64_elf = {
     .write_plt_got_entry = write_plt_got_entry,
     .got_plt_reserved = 3,
     .got_reserved = 1,
-    .lazy_target = lazy_target,
     .tp_offset = a64_tp_offset,
     .feature_1_and = 0xc0000000,
     .features = features,

@@ -110,23 +110,6 @@ const elf_rela *rv64_high_part(const struct elf_object *obj, const struct kld_at
     return NULL;
 }
 
-/* ---- single relocations ---- */
-
-static bool apply_one(uint32_t type, uint8_t *out, uint64_t place, uint64_t value, int64_t addend)
-{
-    uint64_t x = value + (uint64_t)addend;
-    switch (type) {
-    case R_RISCV_NONE: return true;
-    case R_RISCV_64: kld_put64(out, x); return true;
-    case R_RISCV_32: kld_put32(out, (uint32_t)x); return x <= UINT32_MAX;
-    case R_RISCV_32_PCREL:
-        x -= place;
-        kld_put32(out, (uint32_t)x);
-        return (int64_t)x == (int32_t)x;
-    default: return false;
-    }
-}
-
 /* ---- --emit-relocs ---- */
 
 static uint32_t type_after(const struct elf_object *obj, const struct kld_atom *atom,
@@ -202,12 +185,6 @@ static void write_plt_got_entry(struct kld_session *ctx, uint8_t *out, uint64_t 
     put_entry(out, at, slot);
 }
 
-static uint64_t lazy_target(const struct kld_session *ctx, uint64_t plt_entry)
-{
-    (void)plt_entry;
-    return elf_state(ctx)->plt_addr;
-}
-
 static const struct elf_attributes attributes = {".riscv.attributes", RV64_SHT_ATTRIBUTES,
                                                  RV64_PT_ATTRIBUTES};
 
@@ -235,7 +212,6 @@ const struct elf_arch_ops rv64_elf = {
     .scan = rv64_scan,
     .apply = rv64_apply,
     .apply_debug = rv64_apply_debug,
-    .apply_one = apply_one,
     .emitted = emitted,
     .plan_cuts = rv64_plan_cuts,
     .check_cuts = rv64_check_cuts,
@@ -253,7 +229,6 @@ const struct elf_arch_ops rv64_elf = {
     .write_plt_got_entry = write_plt_got_entry,
     .got_plt_reserved = 2,
     .got_reserved = 1,
-    .lazy_target = lazy_target,
     .tp_offset = rv64_tp_offset,
     .dtp_bias = 0x800,
     .drops_labels = true,

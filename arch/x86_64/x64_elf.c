@@ -143,26 +143,6 @@ int64_t x64_tp_offset(const struct kld_session *ctx, uint64_t address)
     return (int64_t)(address - kld_align_up(elf->tls_end, elf->tls_align));
 }
 
-/* ---- single relocations ---- */
-
-static bool apply_one(uint32_t type, uint8_t *out, uint64_t place, uint64_t value, int64_t addend)
-{
-    uint64_t x = value + (uint64_t)addend;
-    switch (type) {
-    case R_X86_64_NONE: return true;
-    case R_X86_64_64: kld_put64(out, x); return true;
-    case R_X86_64_PC64: kld_put64(out, x - place); return true;
-    case R_X86_64_32: kld_put32(out, (uint32_t)x); return x <= UINT32_MAX;
-    case R_X86_64_32S: kld_put32(out, (uint32_t)x); return (int64_t)x == (int32_t)x;
-    case R_X86_64_PC32:
-    case R_X86_64_PLT32:
-        x -= place;
-        kld_put32(out, (uint32_t)x);
-        return (int64_t)x == (int32_t)x;
-    default: return false;
-    }
-}
-
 /* ---- PLT ---- */
 
 static void write_plt_header(struct kld_session *ctx, uint8_t *out)
@@ -260,7 +240,6 @@ const struct elf_arch_ops x64_elf = {
     .scan = x64_scan,
     .apply = x64_apply,
     .apply_debug = x64_apply_debug,
-    .apply_one = apply_one,
     .emitted = emitted,
     .plt_header_size = X64_PLT_HEADER_SIZE,
     .plt_entry_size = X64_PLT_ENTRY_SIZE,

@@ -99,9 +99,6 @@ struct elf_arch_ops {
     /* The same for sections that are not in memory (debug information). */
     void (*apply_debug)(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
                         const struct kld_atom *atom, uint8_t *out);
-    /* Applies one relocation that generic code met outside an atom's loop (unwind records):
-     * writes value s + addend - place. False: not possible for this type. */
-    bool (*apply_one)(uint32_t type, uint8_t *out, uint64_t place, uint64_t value, int64_t addend);
     /* Relaxation (elf_shrink.h); plan_cuts NULL: there is none. plan_cuts finds what may go of an
      * atom and returns it with offset, edge and how set, not yet the atom's; NULL: nothing. Cuts
      * that check_cuts finds out of reach, or within slack bytes of that, are taken back (how 0);
@@ -146,7 +143,8 @@ struct elf_arch_ops {
     /* Slots at the start of .got, the first with the address of .dynamic: where there are some,
      * _GLOBAL_OFFSET_TABLE_ is .got, else it is .got.plt. */
     uint32_t got_reserved;
-    /* First value of a lazy .got.plt slot: address in the PLT entry that pushes the index. */
+    /* First value of a lazy .got.plt slot: address in the PLT entry that pushes the index.
+     * NULL: the start of .plt, where code finds out by itself which slot it is for. */
     uint64_t (*lazy_target)(const struct kld_session *ctx, uint64_t plt_entry);
 
     /* Thread-local storage: the offset of an address inside the PT_TLS image from the thread

@@ -237,7 +237,9 @@ static void write_got_plt(struct kld_session *ctx, struct kld_worker *w,
         kld_put64(out, elf->synth[ELF_DYNAMIC]->addr);
     out += 8ull * elf->got_plt_reserved;
     for (uint32_t n = 0; n < elf->plt.len; n++)
-        kld_put64(out + 8ull * n, elf->arch->lazy_target(ctx, lazy_entry(elf, n)));
+        kld_put64(out + 8ull * n, elf->arch->lazy_target
+                                      ? elf->arch->lazy_target(ctx, lazy_entry(elf, n))
+                                      : elf->plt_addr);
 }
 
 /* The value of a slot that needs no dynamic relocation, or that of a RELATIVE one. */
