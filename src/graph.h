@@ -234,6 +234,7 @@ struct kld_section {
     uint64_t addr;
     uint64_t offset; /* in the file */
     uint64_t size;
+    uint64_t used; /* with slack: end of its atoms; the rest is free */
     /* Of the format: */
     uint32_t type;
     uint64_t format_flags;

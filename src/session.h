@@ -23,6 +23,7 @@ struct kld_resolver;
 struct kld_gc;
 struct kld_islands;
 struct kld_folding;
+struct kld_incremental;
 
 struct kld_diagnostics {
     pthread_mutex_t lock;
@@ -112,6 +113,8 @@ struct kld_session {
     uint64_t file_size; /* of the output, set by layout */
     bool executable;    /* the output gets the x permission bits */
     bool wants_hashes;  /* seal wants a hash of every chunk */
+    bool slack;         /* the layout has room for edits: --incremental, in a mode that has it */
+    struct kld_incremental *incremental; /* NULL without --incremental */
     struct kld_output output;
     KLD_VEC(struct kld_timing) timings;
 };

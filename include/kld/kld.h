@@ -123,6 +123,51 @@ KLD_API kld_status kld_add_input(kld_session *session, const kld_input *input);
 KLD_API kld_status kld_parse(kld_session *session, const char *flavour, int argc,
                              const char *const *argv);
 
+/* ---- incremental links: options "incremental" and its kind ---- */
+
+/* Where the state of incremental links is kept, as bytes that mean something to the library only.
+ * With the option "incremental" the library's own is the file named by "incremental-state". Set
+ * size; all callbacks are needed, and are called from the thread that links. */
+typedef struct kld_state_store {
+    size_t size; /* sizeof(kld_state_store) */
+    void *context;
+    /* The state of the last link, all of it; *data must be writable, and may be changed in memory
+     * without the store's seeing it; it stays until close. False: there is none, or another link
+     * is using it (*busy). */
+    bool (*open)(void *context, void **data, size_t *length, bool *busy);
+    /* Changes the stored state in place; may make it longer. In the order of the calls: the first
+     * one marks it as not to be trusted, the last one takes that back. */
+    bool (*update)(void *context, uint64_t offset, const void *data, size_t length);
+    /* Replaces the stored state as a whole (or makes it); atomically where there are crashes. */
+    bool (*replace)(void *context, const void *data, size_t length);
+    /* The stored state is of no use any more: forget it. */
+    void (*discard)(void *context);
+    /* The link is done with it. */
+    void (*close)(void *context);
+} kld_state_store;
+
+/* Before kld_link: another place for the state. Copied. */
+KLD_API kld_status kld_set_state_store(kld_session *session, const kld_state_store *store);
+
+/* The same without callbacks: the state that kld_serialize_state gave after an earlier link. The
+ * bytes are copied. */
+KLD_API kld_status kld_set_prior_state(kld_session *session, const void *data, size_t length);
+
+/* After a successful incremental link without a store of the host's: the state for the next one.
+ * Owned by the session. */
+KLD_API kld_status kld_serialize_state(kld_session *session, const void **data, size_t *length);
+
+typedef enum kld_outcome {
+    KLD_OUTCOME_NONE = 0, /* no link yet, or it failed */
+    KLD_OUTCOME_FULL = 1, /* a full link: the first one, or not an incremental one */
+    KLD_OUTCOME_PATCHED = 2,
+    KLD_OUTCOME_FELL_BACK_FULL = 3,
+} kld_outcome;
+
+/* What the link was; *reason, if it is not NULL, becomes the number and a text of why it fell back
+ * ("12 new-global: ..."), or NULL. Owned by the session. */
+KLD_API kld_outcome kld_get_outcome(kld_session *session, const char **reason);
+
 /* Links what has been added. With the option "output-memory" set, the output stays in memory for
  * kld_output; otherwise it is the file named by "output". May be called once in a session. */
 KLD_API kld_status kld_link(kld_session *session);
