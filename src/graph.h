@@ -206,6 +206,7 @@ struct kld_file {
     bool just_symbols;    /* symbols only, no contents */
     bool lazy;            /* an object between --start-lib and --end-lib, or an archive member */
     bool exclude_libs;    /* its symbols are not exported */
+    kld_symid puller;     /* lazy: the name for which it was taken */
     uint32_t nnames;      /* names of global symbols, then signatures of groups */
     uint32_t nglobals;
     kld_symid *ids;   /* [nnames] */

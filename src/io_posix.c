@@ -1,6 +1,6 @@
 /* io_posix.c - input files and the output on POSIX systems. */
 #define _GNU_SOURCE
-#include "src/session.h"
+#include "src/incremental/update.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -23,11 +23,13 @@ struct input_file {
     uint8_t *block; /* of the host's allocator, if the file could not be mapped */
     size_t block_size;
     bool mapped, of_host, no_memory;
+    struct kld_identity id; /* all 0: not of the file system */
 };
 
 struct kld_io {
     pthread_mutex_t lock;
     struct input_file *buckets[BUCKETS];
+    struct input_file *absent; /* what was looked for in vain; noted for incremental links */
 };
 
 /* ---- inputs ---- */
@@ -96,6 +98,8 @@ static bool read_file(const struct kld_alloc *from, int fd, struct input_file *f
     }
     if (!S_ISREG(st.st_mode))
         fcntl(fd, F_SETFL, 0); /* now wait for whoever writes */
+    if (S_ISREG(st.st_mode))
+        kld_identity_of(&st, &file->id);
     if (!S_ISREG(st.st_mode) || st.st_size == 0)
         return read_stream(from, fd, file);
     void *at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -185,6 +189,16 @@ static struct input_file *add(struct kld_session *ctx, struct input_file **bucke
     return known ? known : file;
 }
 
+static void note_absent(struct kld_io *io, struct input_file *file)
+{
+    pthread_mutex_lock(&io->lock);
+    if (!find(io->absent, file->path)) {
+        file->next = io->absent;
+        io->absent = file;
+    }
+    pthread_mutex_unlock(&io->lock);
+}
+
 bool kld_io_open(struct kld_session *ctx, const char *path, struct kld_bytes *bytes)
 {
     struct input_file **bucket = bucket_of(ctx->io, path);
@@ -200,6 +214,8 @@ bool kld_io_open(struct kld_session *ctx, const char *path, struct kld_bytes *by
                 ctx->alloc.free(ctx->alloc.context, file->block, file->block_size);
             if (file->no_memory)
                 longjmp(*arena->oom, 1);
+            if (ctx->options.incremental)
+                note_absent(ctx->io, file);
             errno = error;
             return false;
         }
@@ -235,6 +251,30 @@ size_t kld_io_paths(struct kld_session *ctx, const char ***paths)
             (*paths)[n++] = f->path;
     if (count)
         qsort(*paths, count, sizeof(**paths), compare_paths);
+    return count;
+}
+
+static int compare_known(const void *a, const void *b)
+{
+    return strcmp(((const struct kld_io_known *)a)->path, ((const struct kld_io_known *)b)->path);
+}
+
+size_t kld_io_known(struct kld_session *ctx, struct kld_io_known **list)
+{
+    size_t count = 0, n = 0;
+    for (size_t i = 0; i < BUCKETS; i++)
+        for (struct input_file *f = ctx->io->buckets[i]; f; f = f->next)
+            count++;
+    for (struct input_file *f = ctx->io->absent; f; f = f->next)
+        count++;
+    *list = KLD_NEW_ARRAY(&ctx->arena, struct kld_io_known, count);
+    for (size_t i = 0; i < BUCKETS; i++)
+        for (struct input_file *f = ctx->io->buckets[i]; f; f = f->next)
+            (*list)[n++] = (struct kld_io_known){f->path, f->bytes, f->id, false};
+    for (struct input_file *f = ctx->io->absent; f; f = f->next)
+        (*list)[n++] = (struct kld_io_known){.path = f->path, .absent = true};
+    if (count)
+        qsort(*list, count, sizeof(**list), compare_known);
     return count;
 }
 

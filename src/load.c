@@ -28,6 +28,7 @@ struct lazy_member {
     struct kld_archive_input *archive; /* NULL: file is a --start-lib object */
     uint64_t offset;
     struct kld_file *file; /* once parsed */
+    kld_symid puller;      /* the name it was extracted for */
     bool wanted;           /* parsed or about to be */
     bool extracted;
 };
@@ -470,10 +471,11 @@ static struct kld_file *member_file(struct loader *l, struct lazy_member *m)
     return m->file;
 }
 
-static void offer_to(struct loader *l, struct lazy_member *m)
+static void offer_to(struct loader *l, struct lazy_member *m, kld_symid name)
 {
     if (!m->extracted) {
         m->extracted = true;
+        m->puller = name;
         *kld_vec_push(l->scratch, &l->extract_queue) = m;
     }
 }
@@ -497,9 +499,9 @@ static void meet_lazy(struct loader *l, kld_symid id, struct lazy_member *m)
         return;
     if (seen & SEEN_COMMON) {
         if (defines(l, m, id))
-            offer_to(l, m);
+            offer_to(l, m, id);
     } else if (seen & SEEN_UNDEF) {
-        offer_to(l, m);
+        offer_to(l, m, id);
     }
     if (!l->lazy[id])
         l->lazy[id] = m;
@@ -551,8 +553,10 @@ static void drain(struct loader *l)
     for (size_t i = 0; i < l->extract_queue.len; i++) {
         struct lazy_member *m = l->extract_queue.data[i];
         struct kld_file *file = member_file(l, m);
-        if (file && !file->live)
-            join(l, file);
+        if (!file || file->live)
+            continue;
+        file->puller = m->puller;
+        join(l, file);
     }
     l->extract_queue.len = 0;
 }

@@ -5,6 +5,7 @@
  * wanted, and hands it to the kernel in one write; nothing of the output is ever mapped, which
  * saves the page faults of a fresh shared mapping and keeps the output out of the resident set. */
 #define XXH_INLINE_ALL
+#include "src/incremental/incremental.h"
 #include "src/layout.h"
 #include <xxhash.h>
 
@@ -119,15 +120,31 @@ static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void
     kld_output_write(ctx, &ctx->output, c->section->offset + c->start, buffer, size);
 }
 
+/* For the next link, which rehashes only what it patches. */
+static void note_chunks(struct kld_session *ctx, const struct writer *w)
+{
+    struct kld_incremental *inc = ctx->incremental;
+    inc->nchunks = w->chunks.len;
+    inc->chunks = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_chunk, w->chunks.len);
+    for (size_t i = 0; i < w->chunks.len; i++) {
+        const struct kld_chunk *c = &w->chunks.data[i];
+        inc->chunks[i].offset = c->section->offset + c->start;
+        inc->chunks[i].size = written_size(c);
+        memcpy(inc->chunks[i].hash, w->hashes + i * HASH_SIZE, HASH_SIZE);
+    }
+}
+
 void kld_write(struct kld_session *ctx)
 {
-    struct writer w = {.hash = ctx->wants_hashes};
+    struct writer w = {.hash = ctx->wants_hashes || ctx->slack};
     for (uint32_t i = 0; i < ctx->norder; i++)
         if (!(ctx->order[i]->flags & KLD_ATOM_ZERO))
             kld_chunks_add(&ctx->arena, &w.chunks, ctx->order[i]);
     if (w.hash)
         w.hashes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, w.chunks.len * HASH_SIZE);
     kld_parallel_for(ctx, w.chunks.len, 1, write_chunk, &w);
+    if (ctx->slack)
+        note_chunks(ctx, &w);
     if (!kld_has_failed(ctx))
         ctx->format->seal(ctx, w.hashes, w.chunks.len * HASH_SIZE);
 }

@@ -6,6 +6,7 @@
 #ifndef KLD_SRC_INCREMENTAL_UPDATE_H
 #define KLD_SRC_INCREMENTAL_UPDATE_H
 
+#include <sys/stat.h>
 #include "src/session.h"
 
 /* What tells one file, in one condition, from any other. Times in nanoseconds. */
@@ -13,6 +14,18 @@ struct kld_identity {
     uint64_t device, inode, size;
     int64_t mtime, ctime;
 };
+
+void kld_identity_of(const struct stat *st, struct kld_identity *id);
+
+/* Every file that the session has opened, or (absent) failed to open, by path; from its arena.
+ * Failures are noted with the option "incremental" only. io_posix.c. */
+struct kld_io_known {
+    const char *path;
+    struct kld_bytes bytes;
+    struct kld_identity id; /* when it was opened; all 0: not of the file system */
+    bool absent;
+};
+size_t kld_io_known(struct kld_session *ctx, struct kld_io_known **list);
 
 /* Of the file that path leads to. False with errno if there is none; `kind` of what it is: only
  * regular files are identified (errno EINVAL for others). */

@@ -1,0 +1,27 @@
+/* incremental.h - links that patch the output of the last one: what link.c calls.
+ *
+ * relink.c tries to patch; if it does not, the full link runs, and record.c writes down what the
+ * next one needs. Nothing of this happens without the option "incremental". */
+#ifndef KLD_SRC_INCREMENTAL_INCREMENTAL_H
+#define KLD_SRC_INCREMENTAL_INCREMENTAL_H
+
+#include "src/incremental/state.h"
+
+/* What a link knows of its being incremental: session.incremental. */
+struct kld_incremental {
+    kld_state_store store;
+    bool stored;                    /* store is open */
+    struct kld_state_chunk *chunks; /* of the output: write.c */
+    size_t nchunks;
+    kld_session *relink;                /* the session in which patching was tried */
+    uint64_t links, patches, fallbacks; /* of the state */
+};
+
+/* First of all: whether the mode can be patched (session.slack), and if there is a state, whether
+ * the output can. True: it has been, all is done. */
+bool kld_incremental_begin(struct kld_session *ctx);
+
+/* The output is in place: its state. A state that cannot be written is a warning. */
+void kld_incremental_end(struct kld_session *ctx);
+
+#endif

@@ -1,0 +1,560 @@
+#define XXH_INLINE_ALL
+#include "src/incremental/record.h"
+#include <stdlib.h>
+#include <xxhash.h>
+#include "src/archive.h"
+#include "src/incremental/incremental.h"
+#include "src/layout.h"
+
+/* ---- the contents of a file ---- */
+
+static uint8_t *take(uint8_t *block, uint64_t *at, uint64_t size)
+{
+    uint8_t *part = block ? block + *at : NULL;
+    *at = kld_align_up(*at + size, 8);
+    return part;
+}
+
+uint64_t kld_record_parts(const struct kld_state_contents *head, uint8_t *block,
+                          struct kld_file_record *r)
+{
+    uint64_t at = 0;
+    r->head = *head;
+    take(block, &at, sizeof(*head));
+    r->symbols = (uint32_t *)take(block, &at, 4ull * head->nnames);
+    r->classes = take(block, &at, head->nnames);
+    r->atoms =
+        (struct kld_state_atom *)take(block, &at, (uint64_t)head->natoms * sizeof(*r->atoms));
+    r->areas = (uint32_t *)take(block, &at, 4ull * head->nareas);
+    r->format = take(block, &at, head->format_size);
+    return at;
+}
+
+void kld_record_get(struct kld_state *st, uint32_t f, struct kld_file_record *r)
+{
+    const struct kld_state_file *file = kld_state_get(st, KLD_T_FILES, f, 1);
+    struct kld_state_contents head = {0};
+    uint64_t at = file->contents, size = file->contents_size;
+    if (size >= sizeof(head))
+        memcpy(&head, kld_state_get(st, KLD_T_HEAP, at, sizeof(head)), sizeof(head));
+    if (size < sizeof(head) || head.nglobals > head.nnames || head.format_size > size ||
+        kld_record_parts(&head, NULL, r) > size) {
+        st->damaged = true;
+        head = (struct kld_state_contents){0};
+        kld_record_parts(&head, kld_arena_alloc(st->arena, sizeof(head), 8), r);
+        return;
+    }
+    kld_record_parts(&head, (uint8_t *)kld_state_get(st, KLD_T_HEAP, at, size), r);
+}
+
+/* ---- hashes of what was asked for ---- */
+
+static void add_text(XXH3_state_t *to, const char *text)
+{
+    static const char none[] = "\1";
+    text = text ? text : none;
+    XXH3_128bits_update(to, text, strlen(text) + 1);
+}
+
+static void add_list(XXH3_state_t *to, const kld_text_list *list)
+{
+    XXH3_128bits_update(to, &list->len, sizeof(list->len));
+    for (size_t i = 0; i < list->len; i++)
+        add_text(to, list->data[i]);
+}
+
+static void take_hash(XXH3_state_t *from, uint64_t hash[2])
+{
+    XXH128_hash_t h = XXH3_128bits_digest(from);
+    hash[0] = h.low64;
+    hash[1] = h.high64;
+}
+
+/* Options that change what is said, or where, but not the output. */
+static bool changes_nothing(const char *name)
+{
+    static const char *const names[] = {
+        "command-line",
+        "cref",
+        "dependency-file",
+        "error-limit",
+        "fatal-warnings",
+        "incremental",
+        "incremental-changed",
+        "incremental-report",
+        "incremental-state",
+        "incremental-verify",
+        "map",
+        "no-warnings",
+        "output",
+        "output-memory",
+        "reproduce",
+        "stats",
+        "threads",
+        "time",
+        "trace",
+        "trace-symbol",
+        "why-extract",
+    };
+    for (size_t i = 0; i < KLD_COUNT(names); i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+#define KLD_HASH_BOOL(field)   XXH3_128bits_update(&to, &field, sizeof(field))
+#define KLD_HASH_U64(field)    XXH3_128bits_update(&to, &field, sizeof(field))
+#define KLD_HASH_CHOICE(field) XXH3_128bits_update(&to, &field, sizeof(field))
+#define KLD_HASH_TEXT(field)   add_text(&to, field)
+#define KLD_HASH_LIST(field)   add_list(&to, &field)
+
+void kld_record_options(struct kld_session *ctx, uint64_t hash[2])
+{
+    XXH3_state_t to;
+    XXH3_128bits_reset(&to);
+#define KLD_OPTION(type, field, name, value)                                                       \
+    if (!changes_nothing(name))                                                                    \
+        KLD_HASH_##type(ctx->options.field);
+#include "src/options.def"
+#undef KLD_OPTION
+    take_hash(&to, hash);
+}
+
+void kld_record_items(struct kld_session *ctx, uint64_t hash[2])
+{
+    XXH3_state_t to;
+    XXH3_128bits_reset(&to);
+    for (size_t i = 0; i < ctx->inputs.len; i++) {
+        const struct kld_input_item *item = &ctx->inputs.data[i];
+        XXH3_128bits_update(&to, &item->flags, sizeof(item->flags));
+        add_text(&to, item->name);
+    }
+    take_hash(&to, hash);
+}
+
+/* Offsets of members change whenever one before them does: members count. */
+uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes)
+{
+    struct kld_archive archive;
+    uint64_t where, offset, member = 0, last = 0;
+    struct kld_str name;
+    XXH3_state_t to;
+    (void)ctx;
+    XXH3_128bits_reset(&to);
+    if (kld_archive_parse(&archive, bytes, &where))
+        return 0;
+    struct kld_archive_index index = kld_archive_index(&archive);
+    while (kld_archive_index_next(&index, &name, &offset)) {
+        member += offset != last;
+        last = offset;
+        XXH3_128bits_update(&to, &member, sizeof(member));
+        XXH3_128bits_update(&to, name.ptr, name.len + 1);
+    }
+    return XXH3_128bits_digest(&to).low64;
+}
+
+/* ---- the tables ---- */
+
+struct recorder {
+    struct kld_session *ctx;
+    struct kld_state_builder b;
+    uint32_t *numbers; /* by symbol id: in the state, or KLD_STATE_NONE */
+    uint32_t nsymbols;
+    uint32_t *slots; /* KLD_T_NAMES */
+    uint32_t nslots;
+    struct kld_state_symbol *symbols;
+    struct kld_state_file *files;
+    struct kld_file_record *records; /* by file */
+    struct kld_state_input *inputs;
+    struct kld_io_known *known;
+    size_t ninputs;
+    const uint32_t *format_numbers; /* by symbol id */
+    bool too_large;
+};
+
+/* Symbols that objects mention, and signatures of groups. */
+static void number_symbols(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    r->numbers = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->nsymbols);
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        const struct kld_file *file = ctx->files[f];
+        if (file->kind == KLD_FILE_OBJECT)
+            for (uint32_t g = 0; g < file->ngroups; g++)
+                r->numbers[file->ids[file->groups[g].name]] = 1;
+    }
+    for (kld_symid id = 0; id < ctx->nsymbols; id++) {
+        bool wanted = ctx->symbols[id].name &&
+                      (r->numbers[id] || kld_symbol_has(&ctx->symbols[id], KLD_SYM_REF_REGULAR));
+        r->numbers[id] = wanted ? r->nsymbols++ : KLD_STATE_NONE;
+    }
+}
+
+static uint32_t section_of(const struct kld_session *ctx, const struct kld_symbol *sym)
+{
+    (void)ctx;
+    if (sym->in_section)
+        return sym->section->id;
+    const struct kld_atom *atom = sym->atom;
+    if (atom->flags & KLD_ATOM_FOLDED)
+        atom = atom->folded_into;
+    if (atom->kind == KLD_ATOM_PIECES && atom->pieces->merged)
+        atom = atom->pieces->merged;
+    return atom->section;
+}
+
+static uint8_t symbol_bits(const struct kld_symbol *sym)
+{
+    return (uint8_t)((sym->weak ? KLD_STATE_SYM_WEAK : 0) |
+                     (sym->unique ? KLD_STATE_SYM_UNIQUE : 0) |
+                     (sym->exported ? KLD_STATE_SYM_EXPORTED : 0) |
+                     (sym->imported ? KLD_STATE_SYM_IMPORTED : 0) |
+                     (sym->preemptible ? KLD_STATE_SYM_PREEMPTIBLE : 0) |
+                     (sym->synthetic ? KLD_STATE_SYM_SYNTHETIC : 0) |
+                     (sym->forced_local ? KLD_STATE_SYM_FORCED_LOCAL : 0));
+}
+
+static void record_symbol(struct recorder *r, kld_symid id)
+{
+    struct kld_session *ctx = r->ctx;
+    const struct kld_symbol *sym = &ctx->symbols[id];
+    struct kld_state_symbol *out = &r->symbols[r->numbers[id]];
+    *out = (struct kld_state_symbol){
+        .hash = kld_name_hash(kld_symbol_name(sym)),
+        .value = ctx->format->symbol_address(ctx, sym),
+        .size = sym->size,
+        .file = sym->file && sym->file != ctx->internal ? sym->file->index : KLD_STATE_NONE,
+        .section = KLD_STATE_NONE,
+        .aux = sym->aux,
+        .number = r->format_numbers ? r->format_numbers[id] : 0,
+        .needs = atomic_load_explicit(&sym->flags, memory_order_relaxed),
+        .version = sym->version,
+        .kind = sym->kind,
+        .type = sym->type,
+        .visibility = atomic_load_explicit(&sym->visibility, memory_order_relaxed),
+        .other = atomic_load_explicit(&sym->other, memory_order_relaxed),
+        .bits = symbol_bits(sym),
+    };
+    out->place = out->value;
+    if (sym->kind != KLD_SYM_DEFINED)
+        return;
+    out->section = section_of(ctx, sym);
+    out->place = sym->in_section ? sym->section->addr + sym->value
+                                 : ctx->format->place_address(sym->atom, sym->value);
+    if (!sym->in_section && !sym->atom->live && sym->atom->kind != KLD_ATOM_PIECES)
+        out->bits |= KLD_STATE_SYM_DEAD;
+}
+
+enum { BLOCK = 8192 };
+
+static void record_block(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+{
+    struct recorder *r = arg;
+    (void)w;
+    kld_symid end = (kld_symid)KLD_MIN((block + 1) * BLOCK, ctx->nsymbols);
+    for (kld_symid id = (kld_symid)(block * BLOCK); id < end; id++)
+        if (r->numbers[id] != KLD_STATE_NONE)
+            record_symbol(r, id);
+}
+
+static void index_names(struct recorder *r)
+{
+    r->nslots = 64;
+    while (r->nslots < 2 * r->nsymbols)
+        r->nslots *= 2;
+    r->slots = KLD_NEW_ARRAY(&r->ctx->arena, uint32_t, r->nslots);
+    for (uint32_t i = 0; i < r->nsymbols; i++) {
+        uint32_t at = (uint32_t)(r->symbols[i].hash / 64) & (r->nslots - 1);
+        while (r->slots[at])
+            at = (at + 1) & (r->nslots - 1);
+        r->slots[at] = i + 1;
+    }
+}
+
+static void record_symbols(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    number_symbols(r);
+    r->symbols = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_symbol, r->nsymbols);
+    kld_parallel_for(ctx, (ctx->nsymbols + BLOCK - 1) / BLOCK, 1, record_block, r);
+    index_names(r);
+    kld_builder_table(&r->b, KLD_T_SYMBOLS, r->symbols, r->nsymbols, 0, sizeof(*r->symbols));
+    kld_builder_table(&r->b, KLD_T_NAMES, r->slots, r->nslots, 0, sizeof(*r->slots));
+}
+
+/* ---- sections ---- */
+
+static void record_sections(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    size_t n = ctx->sections.len;
+    struct kld_state_section *out = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_section, n);
+    for (size_t i = 0; i < n; i++) {
+        const struct kld_section *s = ctx->sections.data[i];
+        size_t length = strlen(s->name);
+        out[i] = (struct kld_state_section){
+            .name = kld_builder_text(&r->b, s->name, length),
+            .name_length = (uint32_t)length,
+            .type = s->type,
+            .number = s->number,
+            .rank = s->rank,
+            .flags = s->flags,
+            .p2align = s->p2align,
+            .relro = s->relro,
+            .nameless = s->nameless,
+            .format_flags = s->format_flags,
+            .entsize = s->entsize,
+            .addr = s->addr,
+            .offset = s->offset,
+            .size = s->size,
+            .used = s->used,
+        };
+    }
+    kld_builder_table(&r->b, KLD_T_SECTIONS, out, n, 0, sizeof(*out));
+}
+
+/* Room that each atom of a section has, into the records of files. */
+static void record_capacities(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+{
+    (void)w;
+    struct recorder *r = arg;
+    const struct kld_section *s = ctx->sections.data[i];
+    for (size_t k = 0; k < s->atoms.len; k++) {
+        const struct kld_atom *a = s->atoms.data[k];
+        if (a->file->kind != KLD_FILE_OBJECT)
+            continue;
+        uint64_t next = k + 1 < s->atoms.len ? s->atoms.data[k + 1]->addr : s->addr + s->used;
+        uint64_t capacity = next - a->addr;
+        r->records[a->file->index].atoms[a - a->file->atoms].capacity =
+            (uint32_t)KLD_MIN(capacity, UINT32_MAX);
+    }
+}
+
+/* ---- files ---- */
+
+static const struct kld_updater_ops *updater(const struct kld_session *ctx)
+{
+    return ctx->format->updater;
+}
+
+static void measure_file(struct kld_session *ctx, const struct kld_file *file,
+                         struct kld_state_contents *head)
+{
+    *head = (struct kld_state_contents){0};
+    if (file->kind != KLD_FILE_OBJECT)
+        return;
+    head->nnames = file->nnames;
+    head->nglobals = file->nglobals;
+    head->natoms = file->natoms;
+    head->format_size = updater(ctx)->record_file(ctx, file, NULL);
+}
+
+static void record_classes(const struct kld_file *file, uint8_t *classes)
+{
+    for (uint32_t i = 0; i < file->nnames; i++)
+        classes[i] = file->classes[i] & (KLD_RECORD_CLASS & ~KLD_RECORD_DISCARDED);
+    for (uint32_t g = 0; g < file->ngroups; g++)
+        if (file->groups[g].discarded)
+            classes[file->groups[g].name] |= KLD_RECORD_DISCARDED;
+}
+
+static void record_atoms(struct recorder *r, const struct kld_file *file,
+                         struct kld_state_atom *out)
+{
+    for (uint32_t i = 0; i < file->natoms; i++) {
+        const struct kld_atom *a = &file->atoms[i];
+        out[i].name = kld_name_hash(r->ctx->format->atom_name(a));
+        out[i].addr = a->addr;
+        out[i].size = (uint32_t)a->size;
+        out[i].section = a->section;
+        out[i].kind = a->kind;
+        out[i].flags = a->flags;
+        out[i].p2align = a->p2align;
+        out[i].live = a->live;
+        if (a->size > UINT32_MAX)
+            r->too_large = true; /* only ever set */
+    }
+}
+
+static void record_file(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t f)
+{
+    (void)w;
+    struct recorder *r = arg;
+    const struct kld_file *file = ctx->files[f];
+    struct kld_file_record *out = &r->records[f];
+    if (file->member)
+        r->files[f].hash = XXH3_64bits(file->bytes.ptr, file->bytes.len);
+    if (file->kind != KLD_FILE_OBJECT)
+        return;
+    for (uint32_t i = 0; i < file->nnames; i++)
+        out->symbols[i] = r->numbers[file->ids[i]];
+    record_classes(file, out->classes);
+    record_atoms(r, file, out->atoms);
+    updater(ctx)->record_file(ctx, file, out->format);
+}
+
+static int compare_known(const void *key, const void *element)
+{
+    return strcmp(key, ((const struct kld_io_known *)element)->path);
+}
+
+static uint32_t input_of(const struct recorder *r, const struct kld_file *file)
+{
+    const struct kld_io_known *k =
+        r->ninputs ? bsearch(file->path, r->known, r->ninputs, sizeof(*k), compare_known) : NULL;
+    return k ? (uint32_t)(k - r->known) : KLD_STATE_NONE;
+}
+
+/* All contents in one block of the heap, each with room to grow. */
+static void place_contents(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    uint64_t total = 0;
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        struct kld_state_contents head;
+        measure_file(ctx, ctx->files[f], &head);
+        uint64_t size = kld_record_parts(&head, NULL, &r->records[f]);
+        r->files[f].contents = total;
+        r->files[f].contents_size = size;
+        r->files[f].contents_capacity = kld_align_up(size + size / 8 + 64, 8);
+        total += r->files[f].contents_capacity;
+    }
+    uint64_t at = kld_builder_add(&r->b, NULL, 0, total);
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        r->files[f].contents += at;
+        uint8_t *block = r->b.heap.data + r->files[f].contents;
+        memcpy(block, &r->records[f].head, sizeof(r->records[f].head));
+        kld_record_parts(&r->records[f].head, block, &r->records[f]);
+    }
+}
+
+static void record_files(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    r->files = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_file, ctx->nfiles);
+    r->records = KLD_NEW_ARRAY(&ctx->arena, struct kld_file_record, ctx->nfiles);
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        const struct kld_file *file = ctx->files[f];
+        struct kld_state_file *out = &r->files[f];
+        out->input = input_of(r, file);
+        out->flags = (file->lazy ? KLD_STATE_FILE_LAZY : 0) |
+                     (file->kind == KLD_FILE_OBJECT ? KLD_STATE_FILE_OBJECT : 0);
+        out->puller = file->lazy ? r->numbers[file->puller] : KLD_STATE_NONE;
+        out->size = file->bytes.len;
+        out->offset = file->member_offset;
+        if (file->member) {
+            out->member_length = (uint32_t)strlen(file->member);
+            out->member = kld_builder_text(&r->b, file->member, out->member_length);
+        }
+        if (out->input == KLD_STATE_NONE)
+            continue;
+        struct kld_state_input *in = &r->inputs[out->input];
+        if (!in->nfiles++)
+            in->first_file = f;
+    }
+    place_contents(r);
+    kld_parallel_for(ctx, ctx->nfiles, 1, record_file, r);
+    kld_parallel_for(ctx, ctx->sections.len, 4, record_capacities, r);
+    kld_builder_table(&r->b, KLD_T_FILES, r->files, ctx->nfiles, 0, sizeof(*r->files));
+}
+
+/* ---- inputs ---- */
+
+static enum kld_state_input_kind kind_of(struct kld_session *ctx, const struct kld_io_known *k)
+{
+    const struct kld_arch_ops *arch = NULL;
+    const char *why;
+    if (k->absent)
+        return KLD_INPUT_IS_ABSENT;
+    if (!k->id.inode)
+        return KLD_INPUT_IS_MEMORY;
+    if (kld_archive_probe(k->bytes))
+        return KLD_INPUT_IS_ARCHIVE;
+    switch (ctx->format->probe(k->bytes, &arch, &why)) {
+    case KLD_PROBE_OBJECT: return KLD_INPUT_IS_OBJECT;
+    case KLD_PROBE_SHARED: return KLD_INPUT_IS_SHARED;
+    default: return KLD_INPUT_IS_TEXT;
+    }
+}
+
+static void record_input(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+{
+    (void)w;
+    struct recorder *r = arg;
+    struct kld_state_input *in = &r->inputs[i];
+    switch ((enum kld_state_input_kind)in->kind) {
+    case KLD_INPUT_IS_ARCHIVE: in->hash = kld_record_archive(ctx, r->known[i].bytes); break;
+    case KLD_INPUT_IS_SHARED:
+        in->hash = updater(ctx)->interface(ctx, in->nfiles ? ctx->files[in->first_file] : NULL);
+        break;
+    case KLD_INPUT_IS_TEXT:
+    case KLD_INPUT_IS_MEMORY:
+        in->hash = XXH3_64bits(r->known[i].bytes.ptr, r->known[i].bytes.len);
+        break;
+    case KLD_INPUT_IS_OBJECT:
+    case KLD_INPUT_IS_ABSENT: break;
+    }
+}
+
+static void list_inputs(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    r->ninputs = kld_io_known(ctx, &r->known);
+    r->inputs = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_input, r->ninputs);
+    for (size_t i = 0; i < r->ninputs; i++) {
+        const struct kld_io_known *k = &r->known[i];
+        r->inputs[i].kind = kind_of(ctx, k);
+        r->inputs[i].id = k->id;
+        r->inputs[i].path_length = (uint32_t)strlen(k->path);
+        r->inputs[i].path = kld_builder_text(&r->b, k->path, r->inputs[i].path_length);
+    }
+}
+
+/* ---- all of it ---- */
+
+enum { SPARE_SLOTS = 1024, SPARE_AREAS = 256 };
+
+/* Behind the atoms of every section with a pool there is one free slot. */
+static void record_slots(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    size_t n = ctx->sections.len + SPARE_SLOTS;
+    struct kld_state_slot *slots = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_slot, n);
+    for (size_t i = 0; i < n; i++) {
+        const struct kld_section *s = i < ctx->sections.len ? ctx->sections.data[i] : NULL;
+        slots[i].section = KLD_STATE_NONE;
+        if (!s || !s->used || s->used >= s->size)
+            continue;
+        slots[i] = (struct kld_state_slot){
+            .section = s->id, .addr = s->addr + s->used, .size = s->size - s->used};
+    }
+    kld_builder_table(&r->b, KLD_T_SLOTS, slots, n, 0, sizeof(*slots));
+    kld_builder_table(&r->b, KLD_T_AREAS,
+                      KLD_NEW_ARRAY(&ctx->arena, struct kld_state_area, SPARE_AREAS), SPARE_AREAS,
+                      0, sizeof(struct kld_state_area));
+}
+
+uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
+{
+    struct recorder r = {.ctx = ctx, .b.ctx = ctx};
+    struct kld_incremental *inc = ctx->incremental;
+    kld_record_options(ctx, r.b.header.options);
+    kld_record_items(ctx, r.b.header.items);
+    r.b.header.links = inc->links;
+    r.b.header.patches = inc->patches;
+    r.b.header.fallbacks = inc->fallbacks;
+    r.b.header.boot = kld_state_boot();
+    strncpy(r.b.header.arch, ctx->arch->name, sizeof(r.b.header.arch) - 1);
+    strncpy(r.b.header.format, ctx->format->name, sizeof(r.b.header.format) - 1);
+    list_inputs(&r);
+    r.format_numbers = updater(ctx)->symbol_numbers(ctx);
+    record_symbols(&r);
+    record_sections(&r);
+    record_files(&r);
+    kld_parallel_for(ctx, r.ninputs, 4, record_input, &r);
+    kld_builder_table(&r.b, KLD_T_INPUTS, r.inputs, r.ninputs, 0, sizeof(*r.inputs));
+    kld_builder_table(&r.b, KLD_T_CHUNKS, inc->chunks, inc->nchunks, 0, sizeof(*inc->chunks));
+    record_slots(&r);
+    updater(ctx)->record(ctx, &r.b);
+    return r.too_large ? NULL : kld_builder_finish(&r.b, length);
+}

@@ -1,0 +1,61 @@
+/* record.h - a full link becomes a state: what is kept of each file, and who writes it down.
+ *
+ * The contents of a file are one block of the heap, in this order, each part 8-byte aligned:
+ *
+ *     struct kld_state_contents
+ *     uint32_t symbols[nnames]     the symbol of its name i, as in kld_file.ids
+ *     uint8_t classes[nnames]      kld_file.classes when groups had been decided; for a group
+ *                                  KLD_NAME_GROUP, and KLD_RECORD_DISCARDED if another was kept
+ *     struct kld_state_atom atoms[natoms]
+ *     uint32_t areas[nareas]       of merged contents that only later versions of the file use
+ *     the format's own bytes */
+#ifndef KLD_SRC_INCREMENTAL_RECORD_H
+#define KLD_SRC_INCREMENTAL_RECORD_H
+
+#include "src/incremental/state.h"
+
+struct kld_state_contents {
+    uint32_t nnames, nglobals, natoms, nareas;
+    uint64_t format_size;
+};
+
+enum { KLD_RECORD_DISCARDED = 1 << 6, KLD_RECORD_CLASS = 0x37 | KLD_RECORD_DISCARDED };
+
+struct kld_state_atom {
+    uint64_t name;  /* kld_name_hash of what the input calls it */
+    uint64_t addr;  /* as kld_atom.addr after layout */
+    uint64_t entry; /* where a jump to it is, for what refers to its start; 0: none */
+    uint32_t size, capacity;
+    uint32_t section;
+    uint8_t kind, flags, p2align, live;
+};
+
+/* The parts of a file's contents, in memory. */
+struct kld_file_record {
+    struct kld_state_contents head;
+    uint32_t *symbols;
+    uint8_t *classes;
+    struct kld_state_atom *atoms;
+    uint32_t *areas;
+    uint8_t *format;
+};
+
+/* Size of a block for that head; points the record at its parts in block if that is not NULL. */
+uint64_t kld_record_parts(const struct kld_state_contents *head, uint8_t *block,
+                          struct kld_file_record *record);
+
+/* Reads that of file number f; parts of no length, and st->damaged, if it is damaged. */
+void kld_record_get(struct kld_state *st, uint32_t f, struct kld_file_record *record);
+
+/* After a full link with slack: its state, but for the identity of the output; NULL if the link is
+ * one that cannot be recorded. */
+uint8_t *kld_record_link(struct kld_session *ctx, size_t *length);
+
+/* What decides whether a changed archive may offer other members: its index. */
+uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes);
+
+/* Hashes of the options, and of the list of inputs. */
+void kld_record_options(struct kld_session *ctx, uint64_t hash[2]);
+void kld_record_items(struct kld_session *ctx, uint64_t hash[2]);
+
+#endif

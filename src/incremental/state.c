@@ -1,0 +1,331 @@
+#define XXH_INLINE_ALL
+#include "src/incremental/state.h"
+#include <fcntl.h>
+#include <unistd.h>
+#include <xxhash.h>
+#include "src/session.h"
+
+enum { VERSION = 1, PAGE = KLD_STATE_PAGE };
+enum { PAGE_CHECKED = 1, PAGE_CHANGED = 2 };
+
+static const char magic[8] = {'k', 'l', 'd', 's', 't', 'a', 't', 'e'};
+
+/* Set by the Makefile: a hash of the sources. Two linkers that differ lay things out differently. */
+#ifndef KLD_BUILD
+#define KLD_BUILD KLD_VERSION
+#endif
+
+uint64_t kld_name_hash(struct kld_str name)
+{
+    return XXH3_64bits(name.ptr, name.len);
+}
+
+void kld_state_build(uint64_t build[2])
+{
+    static const char text[] = KLD_BUILD;
+    XXH128_hash_t hash = XXH3_128bits(text, sizeof(text));
+    build[0] = hash.low64;
+    build[1] = hash.high64;
+}
+
+/* A crash of the system may lose writes in any order; what was written before the last boot is
+ * checked against its hashes. 0 where that is not known. */
+uint64_t kld_state_boot(void)
+{
+    char text[64];
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof(text));
+    close(fd);
+    return n > 0 ? XXH3_64bits(text, (size_t)n) : 0;
+}
+
+static uint64_t header_hash(const struct kld_state_header *h)
+{
+    return XXH3_64bits(h, offsetof(struct kld_state_header, hash));
+}
+
+/* ---- reading ---- */
+
+static bool header_is_sound(const struct kld_state_header *h, uint64_t length)
+{
+    uint64_t pages = (h->length + PAGE - 1) / PAGE;
+    if (h->length > length || h->length % PAGE || h->sums % 8 || h->sums < sizeof(*h) ||
+        h->sums_capacity > length / 8 || !kld_in_bounds(h->sums, h->sums_capacity * 8, h->length) ||
+        pages > h->sums_capacity)
+        return false;
+    for (int i = 0; i < KLD_STATE_TABLES; i++) {
+        if (h->tables[i].stride == 0 || h->tables[i].offset % 8 ||
+            h->tables[i].count > h->tables[i].capacity ||
+            h->tables[i].capacity > h->length / h->tables[i].stride ||
+            !kld_in_bounds(h->tables[i].offset, h->tables[i].capacity * h->tables[i].stride,
+                           h->length))
+            return false;
+    }
+    uint64_t names = h->tables[KLD_T_NAMES].count;
+    return h->heap_used <= h->tables[KLD_T_HEAP].count && (names == 0 || kld_is_pow2(names));
+}
+
+enum kld_state_problem kld_state_open(struct kld_state *st, struct kld_arena *arena, uint8_t *bytes,
+                                      size_t length)
+{
+    struct kld_state_header *h = (void *)bytes;
+    uint64_t build[2];
+    *st = (struct kld_state){.bytes = bytes, .length = length, .arena = arena, .header = h};
+    if (length < PAGE || memcmp(h->magic, magic, sizeof(magic)) != 0)
+        return KLD_STATE_DAMAGED;
+    kld_state_build(build);
+    if (h->version != VERSION || memcmp(h->build, build, sizeof(build)) != 0)
+        return KLD_STATE_VERSION;
+    if (header_hash(h) != h->hash || !header_is_sound(h, length))
+        return KLD_STATE_DAMAGED;
+    if (!h->trusted)
+        return KLD_STATE_UNTRUSTED;
+    st->length = h->length;
+    st->sums = (uint64_t *)(bytes + h->sums);
+    st->npages = h->sums_capacity;
+    if (XXH3_64bits(st->sums, h->sums_capacity * 8) != h->sums_hash)
+        return KLD_STATE_DAMAGED;
+    st->pages = KLD_NEW_ARRAY(arena, uint8_t, st->npages);
+    return KLD_STATE_OK;
+}
+
+/* Where offset `at` of the state is in memory. */
+static uint8_t *place(struct kld_state *st, uint64_t at)
+{
+    return at < st->length ? st->bytes + at : st->tail + (at - st->length);
+}
+
+static bool check_page(struct kld_state *st, uint64_t page)
+{
+    if (st->pages[page] & PAGE_CHECKED)
+        return true;
+    if (XXH3_64bits(place(st, page * PAGE), PAGE) != st->sums[page])
+        return false;
+    st->pages[page] |= PAGE_CHECKED;
+    return true;
+}
+
+static void *span(struct kld_state *st, enum kld_state_table table, uint64_t first, uint64_t count,
+                  uint8_t mark)
+{
+    uint64_t stride = st->header->tables[table].stride;
+    bool sound = kld_in_bounds(first, count, st->header->tables[table].count);
+    uint64_t at = st->header->tables[table].offset + first * stride, size = count * stride;
+    /* Nothing reaches from the mapped part into the tail. */
+    sound = sound && (at >= st->length || at + size <= st->length);
+    if (sound && size)
+        for (uint64_t page = at / PAGE; page <= (at + size - 1) / PAGE; page++) {
+            sound = sound && check_page(st, page);
+            st->pages[page] |= mark;
+        }
+    if (sound)
+        return place(st, at);
+    st->damaged = true;
+    return kld_arena_alloc(st->arena, count < UINT32_MAX / stride ? KLD_MAX(size, 8) : stride, 8);
+}
+
+const void *kld_state_get(struct kld_state *st, enum kld_state_table table, uint64_t first,
+                          uint64_t count)
+{
+    return span(st, table, first, count, 0);
+}
+
+void *kld_state_edit(struct kld_state *st, enum kld_state_table table, uint64_t first,
+                     uint64_t count)
+{
+    return span(st, table, first, count, PAGE_CHANGED);
+}
+
+const char *kld_state_text(struct kld_state *st, uint64_t at, uint32_t length)
+{
+    const char *text = kld_state_get(st, KLD_T_HEAP, at, (uint64_t)length + 1);
+    if (text[length] == 0)
+        return text;
+    st->damaged = true;
+    return "";
+}
+
+uint32_t kld_state_find(struct kld_state *st, struct kld_str name)
+{
+    uint64_t slots = kld_state_count(st, KLD_T_NAMES), hash = kld_name_hash(name);
+    for (uint64_t i = 0; i < slots; i++) {
+        uint64_t at = (hash / 64 + i) & (slots - 1); /* names.c's partitions use the low bits */
+        uint32_t n = *(const uint32_t *)kld_state_get(st, KLD_T_NAMES, at, 1);
+        if (!n)
+            break;
+        const struct kld_state_symbol *sym = kld_state_get(st, KLD_T_SYMBOLS, n - 1, 1);
+        if (sym->hash == hash)
+            return n - 1;
+    }
+    return KLD_STATE_NONE;
+}
+
+/* ---- changing ---- */
+
+static bool grow_tail(struct kld_state *st, uint64_t size)
+{
+    uint64_t used = st->length + st->tail_used + size;
+    if (used / PAGE + 1 > st->header->sums_capacity)
+        return false;
+    if (st->tail_used + size <= st->tail_capacity)
+        return true;
+    size_t capacity = KLD_MAX(2 * st->tail_capacity, st->tail_used + size + (64 << 10));
+    capacity = kld_align_up(capacity, PAGE);
+    uint8_t *tail = kld_arena_alloc(st->arena, capacity, 8);
+    if (st->tail_used)
+        memcpy(tail, st->tail, st->tail_used);
+    st->tail = tail;
+    st->tail_capacity = capacity;
+    return true;
+}
+
+uint64_t kld_state_add(struct kld_state *st, const void *data, uint64_t size, uint64_t capacity)
+{
+    struct kld_state_header *h = st->header;
+    uint64_t heap = h->tables[KLD_T_HEAP].offset, at = kld_align_up(h->heap_used, 8);
+    capacity = kld_align_up(capacity, 8);
+    if (heap + at + capacity > st->length) {
+        at = KLD_MAX(at, st->length - heap);
+        uint64_t end = heap + at + capacity;
+        if (end > st->length + st->tail_used) {
+            uint64_t more = kld_align_up(end - st->length, PAGE) - st->tail_used;
+            if (!grow_tail(st, more)) {
+                st->full = true;
+                return 0;
+            }
+            for (uint64_t p = (st->length + st->tail_used) / PAGE, n = more / PAGE; n; n--)
+                st->pages[p++] = PAGE_CHECKED | PAGE_CHANGED;
+            st->tail_used += more;
+        }
+    }
+    h->heap_used = at + capacity;
+    h->tables[KLD_T_HEAP].count = h->tables[KLD_T_HEAP].capacity =
+        KLD_MAX(h->tables[KLD_T_HEAP].count, h->heap_used);
+    if (size)
+        memcpy(kld_state_edit(st, KLD_T_HEAP, at, size), data, size);
+    return at;
+}
+
+bool kld_state_distrust(struct kld_state *st, const kld_state_store *store)
+{
+    /* The rest of the header stays as it was stored. */
+    uint32_t trusted = 0;
+    return store->update(store->context, offsetof(struct kld_state_header, trusted), &trusted,
+                         sizeof(trusted));
+    (void)st;
+}
+
+bool kld_state_flush(struct kld_state *st, const kld_state_store *store)
+{
+    struct kld_state_header *h = st->header;
+    h->length = st->length + st->tail_used;
+    uint64_t sums_first = h->sums / PAGE, sums_last = (h->sums + h->sums_capacity * 8 - 1) / PAGE;
+    for (uint64_t page = 1; page < h->length / PAGE; page++) {
+        if (!(st->pages[page] & PAGE_CHANGED) || (page >= sums_first && page <= sums_last))
+            continue;
+        st->sums[page] = XXH3_64bits(place(st, page * PAGE), PAGE);
+        if (!store->update(store->context, page * PAGE, place(st, page * PAGE), PAGE) ||
+            !store->update(store->context, h->sums + page * 8, &st->sums[page], 8))
+            return false;
+    }
+    h->sums_hash = XXH3_64bits(st->sums, h->sums_capacity * 8);
+    h->trusted = 1;
+    h->hash = header_hash(h);
+    return store->update(store->context, 0, h, sizeof(*h));
+}
+
+/* ---- making one ---- */
+
+uint64_t kld_builder_add(struct kld_state_builder *b, const void *data, uint64_t size,
+                         uint64_t capacity)
+{
+    uint64_t at = kld_align_up(b->heap.len, 8), end = at + KLD_MAX(size, capacity);
+    if (end > b->heap.cap) {
+        size_t cap = KLD_MAX(2 * b->heap.cap, end + 4096);
+        uint8_t *data_of = KLD_NEW_ARRAY(&b->ctx->arena, uint8_t, cap);
+        if (b->heap.len)
+            memcpy(data_of, b->heap.data, b->heap.len);
+        b->heap.data = data_of;
+        b->heap.cap = cap;
+    }
+    if (size)
+        memcpy(b->heap.data + at, data, size);
+    b->heap.len = end;
+    return at;
+}
+
+uint64_t kld_builder_text(struct kld_state_builder *b, const char *text, size_t length)
+{
+    uint64_t at = kld_builder_add(b, text, length, length + 1);
+    return at;
+}
+
+void kld_builder_table(struct kld_state_builder *b, enum kld_state_table table, const void *data,
+                       uint64_t count, uint64_t spare, uint32_t stride)
+{
+    b->tables[table].data = data;
+    b->tables[table].count = count;
+    b->tables[table].capacity = count + spare;
+    b->tables[table].stride = stride;
+}
+
+struct sums {
+    uint8_t *bytes;
+    uint64_t *sums;
+    uint64_t first; /* page behind those of the sums */
+    uint64_t npages;
+};
+
+enum { PAGES_AT_ONCE = 256 };
+
+static void sum_pages(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+{
+    (void)ctx, (void)w;
+    struct sums *s = arg;
+    uint64_t page = s->first + block * PAGES_AT_ONCE, end = page + PAGES_AT_ONCE;
+    for (; page < KLD_MIN(end, s->npages); page++)
+        s->sums[page] = XXH3_64bits(s->bytes + page * PAGE, PAGE);
+}
+
+uint8_t *kld_builder_finish(struct kld_state_builder *b, size_t *length)
+{
+    struct kld_state_header *h = &b->header;
+    kld_builder_table(b, KLD_T_HEAP, b->heap.data, b->heap.len, 0, 1);
+    memcpy(h->magic, magic, sizeof(magic));
+    h->version = VERSION;
+    h->trusted = 1;
+    kld_state_build(h->build);
+    uint64_t size = 0;
+    for (int i = 0; i < KLD_STATE_TABLES; i++)
+        size += kld_align_up(b->tables[i].capacity * b->tables[i].stride, 8);
+    /* Room for a state that doubles before a full link makes a new one. */
+    h->sums_capacity = kld_align_up(2 * (size / PAGE) + 512, PAGE / 8);
+    h->sums = PAGE;
+    uint64_t at = PAGE + h->sums_capacity * 8;
+    struct sums sums = {.first = at / PAGE};
+    for (int i = 0; i < KLD_STATE_TABLES; i++) {
+        h->tables[i].offset = at;
+        h->tables[i].count = b->tables[i].count;
+        h->tables[i].capacity = b->tables[i].capacity;
+        h->tables[i].stride = b->tables[i].stride;
+        at += kld_align_up(b->tables[i].capacity * b->tables[i].stride, 8);
+    }
+    h->heap_used = b->heap.len;
+    h->length = kld_align_up(at, PAGE);
+    sums.bytes = KLD_NEW_ARRAY(&b->ctx->arena, uint8_t, h->length);
+    sums.sums = (uint64_t *)(sums.bytes + h->sums);
+    sums.npages = h->length / PAGE;
+    for (int i = 0; i < KLD_STATE_TABLES; i++)
+        if (b->tables[i].count)
+            memcpy(sums.bytes + h->tables[i].offset, b->tables[i].data,
+                   b->tables[i].count * b->tables[i].stride);
+    kld_parallel_for(b->ctx, (sums.npages - sums.first + PAGES_AT_ONCE - 1) / PAGES_AT_ONCE, 1,
+                     sum_pages, &sums);
+    h->sums_hash = XXH3_64bits(sums.sums, h->sums_capacity * 8);
+    h->hash = header_hash(h);
+    memcpy(sums.bytes, h, sizeof(*h));
+    *length = h->length;
+    return sums.bytes;
+}

@@ -1,0 +1,216 @@
+/* state.h - the state file: tables of fixed-size records, usable as they are mapped.
+ *
+ * The file is a header page, a table of page hashes, and the tables. A relink looks at the pages it
+ * needs and at no others: a page is checked against its hash when something on it is first asked
+ * for. What is damaged reads as zeros and sets `damaged`, which the relink looks at before it
+ * changes anything; so that nobody who reads a record needs an error path of his own. Hashes keep
+ * out accidents, not malice: what is read is still only used after a check of bounds.
+ *
+ * Changes are made in memory (the store's bytes are copy-on-write) and written by kld_state_flush,
+ * page by page. The state grows at its end only.
+ *
+ * Records refer to each other by index. Nothing in a state is a pointer. */
+#ifndef KLD_SRC_INCREMENTAL_STATE_H
+#define KLD_SRC_INCREMENTAL_STATE_H
+
+#include "src/incremental/update.h"
+
+enum { KLD_STATE_PAGE = 4096 };
+
+enum kld_state_table {
+    KLD_T_INPUTS,   /* struct kld_state_input: files that were opened, or looked for in vain */
+    KLD_T_FILES,    /* struct kld_state_file: objects and libraries of the link, in its order */
+    KLD_T_SECTIONS, /* struct kld_state_section, by id */
+    KLD_T_SYMBOLS,  /* struct kld_state_symbol */
+    KLD_T_NAMES,    /* uint32_t: 1 + symbol, by hash of its name; open addressing, 2^n slots */
+    KLD_T_AUX,      /* the format's numbers of a symbol */
+    KLD_T_CHUNKS,   /* struct kld_state_chunk: hashes of the output */
+    KLD_T_SLOTS,    /* struct kld_state_slot: free space */
+    KLD_T_AREAS,    /* struct kld_state_area: merged contents of files that were relinked */
+    KLD_T_FORMAT,   /* one record: what else the format knows */
+    KLD_T_HEAP,     /* bytes: paths, and the contents of files (record.h) */
+    KLD_STATE_TABLES,
+};
+
+struct kld_state_header {
+    char magic[8];
+    uint32_t version;
+    uint32_t trusted;              /* 0: a patch was under way */
+    uint64_t build[2];             /* of the linker */
+    uint64_t options[2], items[2]; /* hashes: kld_state_options, kld_state_items */
+    struct kld_identity output;
+    uint64_t boot;                      /* of the system, when the output was last written */
+    uint64_t links, patches, fallbacks; /* counted since the first link of this output */
+    uint64_t length;                    /* of the state */
+    uint64_t sums, sums_capacity;       /* offset and number of page hashes */
+    uint64_t sums_hash;
+    uint64_t heap_used;
+    struct {
+        uint64_t offset, count, capacity; /* records */
+        uint32_t stride, unused;
+    } tables[KLD_STATE_TABLES];
+    char arch[16], format[16];
+    uint64_t hash; /* of all before it */
+};
+
+enum kld_state_input_kind {
+    KLD_INPUT_IS_OBJECT,
+    KLD_INPUT_IS_ARCHIVE,
+    KLD_INPUT_IS_SHARED,
+    KLD_INPUT_IS_TEXT,   /* scripts and all else that is read as a whole */
+    KLD_INPUT_IS_ABSENT, /* looked for and not found */
+    KLD_INPUT_IS_MEMORY, /* bytes of the host */
+};
+
+struct kld_state_input {
+    uint64_t path; /* in the heap, of path_length bytes and a NUL */
+    uint32_t path_length;
+    uint32_t kind;
+    struct kld_identity id;
+    uint64_t hash; /* archive: its index; library: its interface; text, memory: its bytes */
+    uint32_t first_file, nfiles;
+};
+
+struct kld_state_file {
+    uint32_t input;
+    uint32_t flags;  /* KLD_STATE_FILE_* */
+    uint64_t member; /* archive: name in the heap, with a NUL */
+    uint32_t member_length;
+    uint32_t puller;             /* the symbol that brought it from its archive, or KLD_NO_SYMBOL */
+    uint64_t offset, size, hash; /* archive: of the member's contents */
+    uint64_t contents, contents_size, contents_capacity; /* in the heap: record.h */
+};
+enum { KLD_STATE_FILE_LAZY = 1 << 0, KLD_STATE_FILE_OBJECT = 1 << 1 };
+
+struct kld_state_section {
+    uint64_t name; /* in the heap, with a NUL */
+    uint32_t name_length;
+    uint32_t type, number, rank;
+    uint8_t flags, p2align, relro, nameless;
+    uint64_t format_flags, entsize, addr, offset, size, used;
+};
+
+/* enum kld_symbol_kind and so on in bits */
+struct kld_state_symbol {
+    uint64_t hash;  /* kld_name_hash of the name */
+    uint64_t value; /* what references see (S) */
+    uint64_t place; /* where the definition is */
+    uint64_t size;
+    uint32_t file;    /* that defines it; KLD_STATE_NONE: none of this link */
+    uint32_t section; /* it is defined in; KLD_STATE_NONE */
+    uint32_t aux;
+    uint32_t number; /* of the format: in the output's symbol table, 0: not there */
+    uint16_t needs, version;
+    uint8_t kind, type, visibility, other;
+    uint8_t bits; /* KLD_STATE_SYM_* */
+    uint8_t unused[7];
+};
+enum {
+    KLD_STATE_SYM_WEAK = 1 << 0,
+    KLD_STATE_SYM_UNIQUE = 1 << 1,
+    KLD_STATE_SYM_EXPORTED = 1 << 2,
+    KLD_STATE_SYM_IMPORTED = 1 << 3,
+    KLD_STATE_SYM_PREEMPTIBLE = 1 << 4,
+    KLD_STATE_SYM_SYNTHETIC = 1 << 5,
+    KLD_STATE_SYM_FORCED_LOCAL = 1 << 6,
+    KLD_STATE_SYM_DEAD = 1 << 7, /* its atom is not in the output */
+};
+#define KLD_STATE_NONE UINT32_MAX
+
+struct kld_state_chunk {
+    uint64_t offset, size; /* in the output */
+    uint64_t hash[2];
+};
+
+struct kld_state_slot {
+    uint32_t section, unused; /* KLD_STATE_NONE: not in use */
+    uint64_t addr, size;
+};
+
+struct kld_state_area {
+    uint32_t section;
+    uint32_t users; /* files; 0: not in use */
+    uint64_t addr, size;
+};
+
+/* ---- reading and changing ---- */
+
+struct kld_state {
+    uint8_t *bytes; /* of the store; writable, private */
+    size_t length;
+    struct kld_arena *arena;
+    struct kld_state_header *header; /* in bytes */
+    uint64_t *sums;                  /* in bytes */
+    uint8_t *pages;                  /* by page: what is known of it */
+    size_t npages;
+    uint8_t *tail; /* pages behind length that were added since */
+    size_t tail_used, tail_capacity;
+    bool damaged, full;
+};
+
+enum kld_state_problem {
+    KLD_STATE_OK,
+    KLD_STATE_DAMAGED,
+    KLD_STATE_VERSION, /* of another version or build of the linker */
+    KLD_STATE_UNTRUSTED,
+};
+
+/* Looks at the header and no further. bytes: length bytes that stay and may be written to. */
+enum kld_state_problem kld_state_open(struct kld_state *st, struct kld_arena *arena, uint8_t *bytes,
+                                      size_t length);
+
+/* Records [first, first + count) of a table, checked; zeros, and st->damaged, if they are not all
+ * there. Valid until the state is flushed. Never NULL. */
+const void *kld_state_get(struct kld_state *st, enum kld_state_table table, uint64_t first,
+                          uint64_t count);
+/* The same, to be changed. */
+void *kld_state_edit(struct kld_state *st, enum kld_state_table table, uint64_t first,
+                     uint64_t count);
+/* Text in the heap, with a NUL behind it. */
+const char *kld_state_text(struct kld_state *st, uint64_t at, uint32_t length);
+/* New bytes in the heap; their place. st->full is set if there is no room for them. */
+uint64_t kld_state_add(struct kld_state *st, const void *data, uint64_t size, uint64_t capacity);
+
+static inline uint64_t kld_state_count(const struct kld_state *st, enum kld_state_table table)
+{
+    return st->header->tables[table].count;
+}
+
+/* The symbol of that name, or KLD_STATE_NONE. */
+uint32_t kld_state_find(struct kld_state *st, struct kld_str name);
+uint64_t kld_name_hash(struct kld_str name);
+
+/* Marks the stored state as not to be trusted. False: it cannot be written. */
+bool kld_state_distrust(struct kld_state *st, const kld_state_store *store);
+/* Writes what has changed, the header last. */
+bool kld_state_flush(struct kld_state *st, const kld_state_store *store);
+
+/* ---- making one ---- */
+
+struct kld_state_builder {
+    struct kld_session *ctx;
+    struct {
+        const void *data;
+        uint64_t count, capacity;
+        uint32_t stride;
+    } tables[KLD_STATE_TABLES];
+    KLD_VEC(uint8_t) heap;
+    struct kld_state_header header;
+};
+
+/* Appends to the heap; returns the place. `size` bytes of `capacity`. */
+uint64_t kld_builder_add(struct kld_state_builder *b, const void *data, uint64_t size,
+                         uint64_t capacity);
+uint64_t kld_builder_text(struct kld_state_builder *b, const char *text, size_t length);
+/* count records that stay where they are until kld_builder_finish, and room for more. */
+void kld_builder_table(struct kld_state_builder *b, enum kld_state_table table, const void *data,
+                       uint64_t count, uint64_t spare, uint32_t stride);
+/* All of the state as bytes of the session's arena. The header's fields but those of the container
+ * are the caller's. */
+uint8_t *kld_builder_finish(struct kld_state_builder *b, size_t *length);
+
+/* The identity of the linker that is running, and of the boot of the system. */
+void kld_state_build(uint64_t build[2]);
+uint64_t kld_state_boot(void);
+
+#endif
