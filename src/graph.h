@@ -235,7 +235,10 @@ struct kld_section {
     uint64_t addr;
     uint64_t offset; /* in the file */
     uint64_t size;
-    uint64_t used; /* with slack: end of its atoms; the rest is free */
+    /* With slack (incremental/slack.h): end of its atoms and of the room behind them; the pool, which
+     * is free, reaches from there to pool_end. */
+    uint64_t used, pool_end;
+    uint64_t largest; /* with slack: bytes of mergeable contents that a file brought, at most */
     /* Of the format: */
     uint32_t type;
     uint64_t format_flags;

@@ -1,6 +1,7 @@
 /* layout.c - output sections and the offsets of their atoms; the same for every format. */
 #include "src/layout.h"
 #include <pthread.h>
+#include "src/incremental/slack.h"
 
 /* ---- finding sections ---- */
 
@@ -195,15 +196,34 @@ void kld_gather(struct kld_session *ctx)
 
 /* ---- offsets and addresses ---- */
 
+static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const struct kld_section *s)
+{
+    static const struct kld_slack_rule none = {KLD_SLACK_NONE, 1, 1, false};
+    return ctx->slack && s->atoms.len ? ctx->format->updater->slack_rule(ctx, s) : none;
+}
+
+/* Returns the end of the pool. */
+static uint64_t add_pool(const struct kld_session *ctx, struct kld_section *s, uint64_t used,
+                         const struct kld_slack_rule *rule)
+{
+    s->used = used;
+    s->pool_end = used + kld_slack_pool(ctx, s, used, rule);
+    return s->pool_end;
+}
+
 static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
     (void)w, (void)arg;
     struct kld_section *s = ctx->sections.data[i];
-    uint64_t at = 0;
+    struct kld_slack_rule rule = slack_rule(ctx, s);
+    size_t before_pool = s->atoms.len - (rule.ends ? 1 : 0);
+    uint64_t at = 0, end = 0;
     uint8_t p2align = 0;
     for (size_t k = 0; k < s->atoms.len; k++) {
         struct kld_atom *a = s->atoms.data[k];
-        at = kld_align_up(at, 1ull << a->p2align);
+        if (k == before_pool)
+            at = end = add_pool(ctx, s, at, &rule);
+        at = kld_slack_align(&rule, end, at, 1ull << a->p2align);
         a->addr = at;
         if (a->size > KLD_LARGEST_IMAGE - KLD_MIN(at, KLD_LARGEST_IMAGE)) {
             kld_error(ctx, "too-large", &(struct kld_where){.file = a->file, .section = s->name},
@@ -211,9 +231,12 @@ static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void 
                       (unsigned long long)a->size, (unsigned long long)at);
             continue; /* as if it were empty */
         }
-        at += a->size;
+        end = at + a->size;
+        at += kld_slack_capacity(ctx, s, a, &rule);
         p2align = KLD_MAX(p2align, a->p2align);
     }
+    if (before_pool == s->atoms.len)
+        at = add_pool(ctx, s, at, &rule);
     s->size = at;
     s->p2align = p2align;
 }

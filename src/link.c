@@ -15,9 +15,19 @@
 
 /* ---- passes that are no more than a few calls ---- */
 
+/* Whether the layout is to have room for edits: not in the modes that are never patched. */
+static bool wants_slack(const struct kld_session *ctx)
+{
+    const struct kld_options *o = &ctx->options;
+    return o->incremental != KLD_INCREMENTAL_OFF && ctx->format && ctx->format->updater &&
+           o->kind != KLD_KIND_RELOCATABLE && !o->emit_relocs && o->icf == KLD_ICF_NONE &&
+           o->strip != KLD_STRIP_ALL && o->compress_debug == KLD_COMPRESS_NONE;
+}
+
 static void load(struct kld_session *ctx)
 {
     kld_load(ctx);
+    ctx->slack = wants_slack(ctx); /* the format is known now */
     if (!kld_has_failed(ctx))
         kld_report_extracted(ctx);
 }

@@ -308,6 +308,25 @@ static bool check_input(struct kld_session *ctx, struct kld_atom *atom)
     return true;
 }
 
+/* With slack: what one file brings to each section, at most. */
+static void note_largest(struct kld_session *ctx, const struct found *found)
+{
+    struct sum {
+        uint64_t size;
+        uint32_t file; /* 1 + index of the file that it is of */
+    } *sums = KLD_NEW_ARRAY(&ctx->scratch, struct sum, ctx->sections.len);
+    for (uint32_t f = 0; f < ctx->nfiles; f++)
+        for (uint32_t k = 0; k < found[f].count; k++) {
+            const struct kld_atom *atom = found[f].atoms[k];
+            struct kld_section *s = ctx->sections.data[atom->section];
+            struct sum *sum = &sums[atom->section];
+            if (sum->file != f + 1)
+                *sum = (struct sum){.file = f + 1};
+            sum->size += atom->size;
+            s->largest = KLD_MAX(s->largest, sum->size);
+        }
+}
+
 /* All live mergeable sections, by group, in input order. */
 static void gather(struct kld_session *ctx, struct merger *m)
 {
@@ -315,6 +334,8 @@ static void gather(struct kld_session *ctx, struct merger *m)
     kld_parallel_for(ctx, ctx->nfiles, 64, find_inputs, found);
     for (uint32_t f = 0; f < ctx->nfiles; f++)
         m->ninputs += found[f].count;
+    if (ctx->slack)
+        note_largest(ctx, found);
     struct input *inputs = KLD_NEW_ARRAY(&ctx->scratch, struct input, m->ninputs);
     size_t n = 0;
     for (uint32_t f = 0; f < ctx->nfiles; f++)

@@ -8,6 +8,7 @@
 #include "src/graph.h"
 
 struct kld_arch_ops;
+struct kld_slack_rule;
 /* gc: keeps an atom. From any thread, with its own worker. */
 typedef void kld_mark(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom);
 
@@ -43,8 +44,20 @@ struct kld_local {
     uint8_t type;                /* enum kld_symbol_type */
 };
 
+/* How a format takes part in incremental links. */
+struct kld_updater_ops {
+    /* What room for edits the section may have (incremental/slack.h). */
+    struct kld_slack_rule (*slack_rule)(const struct kld_session *ctx, const struct kld_section *s);
+    /* Writes what is in a gap: size > 0 bytes from that offset in the section on. The gap may be
+     * any that keeps to the rule, and means nothing to whoever walks the section. */
+    void (*fill)(const struct kld_session *ctx, const struct kld_section *s, uint64_t offset,
+                 uint8_t *out, uint64_t size);
+};
+
 struct kld_format_ops {
     const char *name;
+    /* NULL: outputs are never patched, and have no slack. */
+    const struct kld_updater_ops *updater;
 
     /* What the bytes are. On OBJECT and SHARED *arch is the CPU. */
     enum kld_probe (*probe)(struct kld_bytes bytes, const struct kld_arch_ops **arch,

@@ -57,21 +57,40 @@ static void compose(struct kld_session *ctx, struct kld_worker *worker, const st
     }
 }
 
-/* Gaps are zero, except in code, where the CPU's padding keeps strays from running on. */
+static void fill(const struct kld_session *ctx, const struct kld_section *s, uint64_t from,
+                 uint64_t to, uint8_t *out)
+{
+    if (from < to)
+        ctx->format->updater->fill(ctx, s, from, out, to - from);
+}
+
+/* Gaps are zero, except in code, where the CPU's padding keeps strays from running on. With slack
+ * they mean something to the format, and the pool is one of its own. */
+static void clear_gap(const struct kld_session *ctx, const struct kld_section *s, uint64_t from,
+                      uint64_t to, uint8_t *out)
+{
+    if (!ctx->slack) {
+        memset(out, s->flags & KLD_ATOM_EXEC ? ctx->arch->code_fill : 0, to - from);
+        return;
+    }
+    uint64_t used = from < s->used && s->used < to ? s->used : to;
+    fill(ctx, s, from, used, out);
+    fill(ctx, s, used, to, out + (used - from));
+}
+
 static void clear_gaps(const struct kld_session *ctx, const struct kld_chunk *c, uint8_t *buffer)
 {
-    int fill = c->section->flags & KLD_ATOM_EXEC ? ctx->arch->code_fill : 0;
     uint64_t at = c->start;
     for (size_t i = c->first; i < c->end; i++) {
         const struct kld_atom *a = c->section->atoms.data[i];
         uint64_t offset = atom_offset(c->section, a);
         if (offset > at)
-            memset(buffer + (at - c->start), fill, offset - at);
+            clear_gap(ctx, c->section, at, offset, buffer + (at - c->start));
         if (a->kind != KLD_ATOM_BYTES || !a->data)
             memset(buffer + (offset - c->start), 0, a->size);
         at = offset + a->size;
     }
-    memset(buffer + (at - c->start), fill, c->limit - at);
+    clear_gap(ctx, c->section, at, c->limit, buffer + (at - c->start));
 }
 
 void kld_chunk_compose(struct kld_session *ctx, struct kld_worker *worker,
@@ -92,11 +111,14 @@ static bool is_hole(const struct kld_chunk *c)
            a->size > CHUNK;
 }
 
-/* The bytes of a chunk that are written: not a hole, nor a wide gap behind it. */
-static size_t written_size(const struct kld_chunk *c)
+/* The bytes of a chunk that are written: not a hole, nor a wide gap behind it, unless that is
+ * slack, which need not be zero. */
+static size_t written_size(const struct kld_session *ctx, const struct kld_chunk *c)
 {
     if (is_hole(c))
         return 0;
+    if (ctx->slack)
+        return (size_t)(c->limit - c->start);
     const struct kld_atom *last = c->section->atoms.data[c->end - 1];
     uint64_t end = atom_offset(c->section, last) + last->size;
     return (size_t)((c->limit - end > CHUNK ? end : c->limit) - c->start);
@@ -107,7 +129,7 @@ static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void
     struct writer *w = arg;
     const struct kld_chunk *c = &w->chunks.data[i];
     struct kld_chunk part = *c;
-    size_t size = written_size(c);
+    size_t size = written_size(ctx, c);
     uint8_t *buffer = kld_worker_buffer(worker, size);
     part.limit = c->start + size;
     if (size)

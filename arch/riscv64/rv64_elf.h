@@ -58,12 +58,13 @@ void rv64_merge(struct kld_session *ctx);
 const elf_rela *rv64_high_part(const struct elf_object *obj, const struct kld_atom *atom,
                                const elf_rela *low, uint32_t *edge);
 
-/* Whether relocation number i may be relaxed: R_RISCV_RELAX stands behind it, at the same place. */
+/* Whether relocation number i may be relaxed: R_RISCV_RELAX stands behind it, at the same place. Not
+ * where code may move later on: what was near may then be far. */
 static inline bool rv64_may_relax(const struct kld_session *ctx, const struct kld_atom *atom,
                                   uint32_t i)
 {
     const elf_rela *rel = (const elf_rela *)atom->edges + i;
-    return ctx->options.relax && i + 1 < atom->nedges &&
+    return ctx->options.relax && !ctx->slack && i + 1 < atom->nedges &&
            ELF64_R_TYPE(rel[1].r_info) == R_RISCV_RELAX && rel[1].r_offset == rel->r_offset;
 }
 

@@ -7,7 +7,10 @@
  * IRELATIVE last, since resolvers may use what the others set up. */
 #include "formats/elf/elf_symbols.h"
 #include "formats/elf/elf_tables.h"
+#include "src/incremental/slack.h"
 #include <stdlib.h>
+
+enum { SPARE = 16 }; /* entries of .rela.dyn, at least, with slack */
 
 /* One dynamic relocation, its symbol as an index into .dynsym. */
 struct entry {
@@ -21,6 +24,7 @@ struct elf_dynrels {
     uint32_t nrelr;                            /* places in .relr.dyn */
     uint64_t *relr_places;
     KLD_VEC(struct entry) entries;
+    size_t capacity; /* of .rela.dyn: with slack some entries at its end are spare */
 };
 
 static void note_textrel(struct kld_session *ctx, struct kld_atom *atom, uint64_t offset)
@@ -76,7 +80,7 @@ static uint64_t resolver_address(const struct kld_symbol *sym)
 
 static bool fits_relr(const struct kld_session *ctx, const struct kld_atom *atom, uint64_t offset)
 {
-    return ctx->options.z_pack_relative_relocs && atom->p2align >= 1 && offset % 2 == 0;
+    return elf_packs_relative(ctx) && atom->p2align >= 1 && offset % 2 == 0;
 }
 
 static enum outcome outcome_of(const struct kld_session *ctx, const struct elf_object *obj,
@@ -203,9 +207,8 @@ static void add_got_entry(struct kld_session *ctx, const struct elf_got_entry *g
 
 static bool got_is_relr(const struct kld_session *ctx, const struct elf_got_entry *g)
 {
-    return ctx->options.z_pack_relative_relocs && g->kind == ELF_GOT_ADDRESS &&
-           elf_state(ctx)->is_pic && !elf_is_dynamic_symbol(g->sym) &&
-           g->sym->kind == KLD_SYM_DEFINED &&
+    return elf_packs_relative(ctx) && g->kind == ELF_GOT_ADDRESS && elf_state(ctx)->is_pic &&
+           !elf_is_dynamic_symbol(g->sym) && g->sym->kind == KLD_SYM_DEFINED &&
            (g->sym->type != KLD_TYPE_IFUNC || kld_symbol_has(g->sym, KLD_SYM_NEED_CANONICAL_PLT));
 }
 
@@ -363,6 +366,8 @@ static void write_rela_dyn(struct kld_session *ctx, struct kld_worker *w,
         const struct entry *e = &d->entries.data[i];
         put_rela(out + 24 * i, e->place, e->dynsym, e->type, e->addend);
     }
+    for (size_t i = d->entries.len; i < d->capacity; i++)
+        put_rela(out + 24 * i, 0, 0, elf_state(ctx)->arch->r_none, 0);
 }
 
 /* .rela.plt: a JUMP_SLOT for each PLT entry, an IRELATIVE for each ifunc; in a static executable
@@ -395,15 +400,17 @@ void elf_dynrel_synth(struct kld_session *ctx)
         a->kind = KLD_ATOM_GENERATED;
         a->generate = write_rela_plt;
     }
-    if (elf->is_dynamic && d->entries.len) {
+    if (elf->is_dynamic && ctx->slack)
+        d->capacity = d->entries.len + SPARE + kld_slack_spare(ctx, KLD_SLACK_DATA, d->entries.len);
+    if (elf->is_dynamic && (d->entries.len || d->capacity)) {
         struct kld_atom *a = elf_make(ctx, ELF_RELA_DYN, ".rela.dyn", SHT_RELA, SHF_ALLOC, 24, 3,
-                                      24 * d->entries.len);
+                                      24 * KLD_MAX(d->entries.len, d->capacity));
         a->kind = KLD_ATOM_GENERATED;
         a->generate = write_rela_dyn;
     }
-    for (size_t i = 0; i < d->entries.len; i++)
+    for (size_t i = 0; i < d->entries.len && !ctx->slack; i++)
         d->nrelative += d->entries.data[i].type == elf->arch->r_relative;
-    if (elf->is_dynamic && elf->is_pic && ctx->options.z_pack_relative_relocs) {
+    if (elf->is_dynamic && elf->is_pic && elf_packs_relative(ctx)) {
         collect_relr(ctx);
         if (d->nrelr) {
             struct kld_atom *a =

@@ -18,12 +18,14 @@
  * contribution. The copy is made in passing, a few at a time, and thrown away again, unless one of
  * them may need a dynamic relocation: those are found again by number, so that the whole
  * contribution keeps its copy (`fixed`), and then its CIEs are not shared. So it is with
- * --emit-relocs.
+ * --emit-relocs. Nor are they with slack, so that a contribution depends on its own object alone;
+ * then there are gaps, which hold CIEs that nothing refers to (elf_slack.c).
  *
  * Sources: LSB Core 5.0, 10.6 (.eh_frame, .eh_frame_hdr); x86-64 psABI 4.2.4. */
 #define XXH_INLINE_ALL
 #include "formats/elf/elf_eh.h"
 #include "formats/elf/elf_reloc.h"
+#include "src/incremental/slack.h"
 #include "src/layout.h"
 #include <stdlib.h>
 #include <xxhash.h>
@@ -621,7 +623,7 @@ static void choose_leaders(struct kld_session *ctx, struct cie_table *t, struct 
 {
     for (uint32_t i = 0; i < s->ncies; i++)
         if (s->cies[i].live && !s->fixed)
-            s->cies[i].leader = table_leader(ctx, t, &s->cies[i]);
+            s->cies[i].leader = ctx->slack ? &s->cies[i] : table_leader(ctx, t, &s->cies[i]);
 }
 
 /* The contribution's size; the first one that is not empty brings the alignment. What was empty
@@ -638,6 +640,11 @@ static void settle_section(struct elf_eh_output *out, struct elf_eh_section *s)
 }
 
 static const uint8_t terminator[4];
+
+bool elf_is_eh_terminator(const struct kld_atom *atom)
+{
+    return atom->data == terminator;
+}
 
 void elf_eh_synth(struct kld_session *ctx)
 {
@@ -741,7 +748,10 @@ enum { HDR_SIZE = 12, ROW = 8 };
 uint64_t elf_eh_hdr_size(const struct kld_session *ctx)
 {
     const struct elf_eh_output *out = elf_state(ctx)->eh;
-    return out && out->any ? HDR_SIZE + (uint64_t)ROW * out->nrows : 0;
+    if (!out || !out->any)
+        return 0;
+    uint64_t spare = ctx->slack ? kld_slack_spare(ctx, KLD_SLACK_DATA, out->nrows) + 64 : 0;
+    return HDR_SIZE + ROW * (out->nrows + spare);
 }
 
 static bool fits_int32(int64_t v)

@@ -76,7 +76,11 @@ void elf_eh_scan(struct kld_session *ctx, struct kld_worker *worker, struct elf_
  * the terminator of .eh_frame. */
 void elf_eh_synth(struct kld_session *ctx);
 
-/* Size of .eh_frame_hdr after synth; 0 if there is no .eh_frame. */
+/* Whether the atom is that terminator: nothing may come behind it. */
+bool elf_is_eh_terminator(const struct kld_atom *atom);
+
+/* Size of .eh_frame_hdr after synth, with slack including spare rows behind those that count; 0 if
+ * there is no .eh_frame. */
 uint64_t elf_eh_hdr_size(const struct kld_session *ctx);
 
 /* finish: addresses are final; sorts the table of .eh_frame_hdr, if there is one. */

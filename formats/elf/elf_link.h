@@ -57,6 +57,8 @@ enum elf_synth {
     ELF_COMMON,
     ELF_TLS_COMMON,
     ELF_COMMENT,
+    ELF_FILLER_ABBREV, /* what is in the gaps of debug information: elf_slack.c */
+    ELF_FILLER_UNITS,
     ELF_SYMTAB,
     ELF_SYMTAB_SHNDX,
     ELF_STRTAB,
@@ -124,16 +126,18 @@ struct elf_link {
         uint64_t address;
     } points[ELF_IMAGE_POINTS];
     KLD_VEC(struct elf_got_entry) got;    /* what .got holds */
-    uint32_t got_slots;                   /* words in .got */
+    uint32_t got_slots;                   /* words in .got, */
+    uint32_t got_capacity;                /* with slack those that are spare included */
     KLD_VEC(struct kld_symbol *) plt;     /* by plt entry number */
     KLD_VEC(struct kld_symbol *) plt_got; /* by .plt.got entry number */
     KLD_VEC(struct kld_symbol *) iplt;    /* ifuncs: entries behind those of plt */
     KLD_VEC(struct kld_symbol *) dynsyms; /* [0] is NULL; .dynsym in order */
     KLD_VEC(struct kld_symbol *) copies;  /* with a copy relocation */
-    uint32_t plt_got_size;                /* of an entry in .plt.got */
-    uint32_t plt_header;                  /* bytes before entry 0 of .plt */
-    uint32_t got_plt_reserved;            /* slots before entry 0 of .got.plt */
-    uint32_t first_exported;              /* index in dynsyms of the first definition */
+    uint32_t plt_got_size;                /* of an entry in .plt.got, */
+    uint32_t plt_got_capacity; /* and how many there are, with slack spare ones included */
+    uint32_t plt_header;       /* bytes before entry 0 of .plt */
+    uint32_t got_plt_reserved; /* slots before entry 0 of .got.plt */
+    uint32_t first_exported;   /* index in dynsyms of the first definition */
     bool has_dynamic_list;
     _Atomic uint64_t memory_size; /* of all atoms in memory, before gc: the image is no larger but
                                      for tables and padding */
@@ -168,6 +172,12 @@ static inline const struct elf_aux *elf_aux(const struct kld_session *ctx,
                                             const struct kld_symbol *sym)
 {
     return &elf_state(ctx)->aux.data[sym->aux];
+}
+
+/* Whether relative relocations go to .relr.dyn. That is a run of bits without room for another one. */
+static inline bool elf_packs_relative(const struct kld_session *ctx)
+{
+    return ctx->options.z_pack_relative_relocs && !ctx->slack;
 }
 
 /* Whether the symbol's address is only known at run time: imported or preemptible. */

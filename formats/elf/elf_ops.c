@@ -8,6 +8,7 @@
 #include "formats/elf/elf_local.h"
 #include "formats/elf/elf_icf.h"
 #include "formats/elf/elf_relocatable.h"
+#include "formats/elf/elf_slack.h"
 #include "formats/elf/elf_symbols.h"
 #include "formats/elf/elf_tables.h"
 #include "src/layout.h"
@@ -177,6 +178,8 @@ static void synth(struct kld_session *ctx)
         elf_dynstr_seal(ctx);
     }
     elf_symtab_synth(ctx);
+    if (ctx->slack)
+        elf_slack_synth(ctx);
     if (ctx->options.emit_relocs)
         elf_relocatable_synth(ctx);
 }
@@ -193,6 +196,7 @@ static void finish(struct kld_session *ctx)
 
 const struct kld_format_ops kld_format_elf = {
     .name = "ELF",
+    .updater = &elf_updater,
     .probe = elf_probe,
     .new_file = elf_new_file,
     .parse = elf_parse,

@@ -6,7 +6,10 @@
 #include "formats/elf/elf_apply.h"
 #include "formats/elf/elf_symbols.h"
 #include "formats/elf/elf_tables.h"
+#include "src/incremental/slack.h"
 #include "src/layout.h"
+
+enum { SPARE_GOT = 16, SPARE_PLT_GOT = 8 }; /* at least, with slack */
 
 struct kld_atom *elf_make(struct kld_session *ctx, enum elf_synth which, const char *section,
                           uint32_t type, uint64_t flags, uint64_t entsize, uint8_t p2align,
@@ -219,13 +222,15 @@ static void write_plt_sec(struct kld_session *ctx, struct kld_worker *w,
 static void write_plt_got(struct kld_session *ctx, struct kld_worker *w,
                           const struct kld_atom *atom, uint8_t *out)
 {
-    (void)w, (void)atom;
+    (void)w;
     const struct elf_link *elf = elf_state(ctx);
     uint32_t size = elf->plt_got_size;
     for (uint32_t n = 0; n < elf->plt_got.len; n++)
         elf->arch->write_plt_got_entry(
             ctx, out + (size_t)n * size, elf->plt_got_addr + (uint64_t)n * size,
             elf_got_address(ctx, elf_aux(ctx, elf->plt_got.data[n])->got));
+    size_t used = elf->plt_got.len * size;
+    memset(out + used, ctx->arch->code_fill, atom->size - used);
 }
 
 static void write_got_plt(struct kld_session *ctx, struct kld_worker *w,
@@ -295,6 +300,21 @@ static void make_generated(struct kld_session *ctx, enum elf_synth which, const 
     atom->generate = generate;
 }
 
+/* With slack some entries are spare. What there is not, for other reasons than that nobody needs it
+ * yet, stays away. */
+static void set_capacities(struct kld_session *ctx)
+{
+    struct elf_link *elf = elf_state(ctx);
+    elf->got_capacity = elf->got_slots;
+    elf->plt_got_capacity = (uint32_t)elf->plt_got.len;
+    if (!ctx->slack)
+        return;
+    elf->got_capacity += SPARE_GOT + (uint32_t)kld_slack_spare(ctx, KLD_SLACK_DATA, elf->got_slots);
+    if (elf->is_dynamic)
+        elf->plt_got_capacity +=
+            SPARE_PLT_GOT + (uint32_t)kld_slack_spare(ctx, KLD_SLACK_CODE, elf->plt_got.len);
+}
+
 static void make_tables(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
@@ -309,14 +329,16 @@ static void make_tables(struct kld_session *ctx)
         make_generated(ctx, ELF_PLT, ".plt", SHF_ALLOC | SHF_EXECINSTR,
                        even ? elf->arch->plt_entry_size : 0, 4,
                        elf->plt_header + nplt * elf->arch->plt_entry_size, write_plt);
-    if (elf->plt_got.len)
+    set_capacities(ctx);
+    if (elf->plt_got_capacity)
         make_generated(ctx, ELF_PLT_GOT, ".plt.got", SHF_ALLOC | SHF_EXECINSTR, elf->plt_got_size,
-                       3, elf->plt_got.len * elf->plt_got_size, write_plt_got);
+                       3, (uint64_t)elf->plt_got_capacity * elf->plt_got_size, write_plt_got);
     if (nplt && split)
         make_generated(ctx, ELF_PLT_SEC, ".plt.sec", SHF_ALLOC | SHF_EXECINSTR, 16, 4,
                        nplt * elf->arch->plt_entry_size_ibt, write_plt_sec);
-    if (elf->got_slots > elf->arch->got_reserved || (elf->arch->got_reserved && needs_base))
-        make_generated(ctx, ELF_GOT, ".got", SHF_ALLOC | SHF_WRITE, 8, 3, 8ull * elf->got_slots,
+    if (elf->got_slots > elf->arch->got_reserved || elf->plt_got_capacity ||
+        (elf->arch->got_reserved && needs_base))
+        make_generated(ctx, ELF_GOT, ".got", SHF_ALLOC | SHF_WRITE, 8, 3, 8ull * elf->got_capacity,
                        write_got);
     if (nplt || (needs_base && !elf->arch->got_reserved))
         make_generated(ctx, ELF_GOT_PLT, ".got.plt", SHF_ALLOC | SHF_WRITE, 8, 3,

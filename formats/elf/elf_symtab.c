@@ -21,6 +21,8 @@
 /* In kld_file.classes, whose other bits are taken: how a global name of the file is kept. */
 enum { KEPT_HIDDEN = 1 << 6, KEPT_GLOBAL = 1 << 7 };
 
+enum { SPARE_SYMBOLS = 4, SPARE_NAMES = 64 }; /* of each file, at least, with slack */
+
 enum kind {
     SECTIONS, /* one symbol for each output section */
     LOCALS,   /* of a file */
@@ -30,15 +32,16 @@ enum kind {
     GLOBALS,  /* of a file, or of table.rest */
 };
 
-/* A run of symbols. */
+/* A run of symbols. Capacities are what it holds; with slack that is more for LOCALS. */
 struct part {
     struct elf_object *obj; /* NULL: of table.rest */
     uint8_t kind;
     uint32_t file;  /* index in ctx->files */
     uint32_t first; /* number of its first symbol */
-    uint32_t count;
-    uint64_t names; /* offset in .strtab */
-    uint64_t size;  /* in .strtab */
+    uint32_t count, capacity;
+    uint64_t names; /* offset in .strtab, */
+    uint64_t size;  /* what they take there, */
+    uint64_t names_capacity;
     /* Of ISLANDS, which grow: the parts of the tables */
     struct kld_atom *symbols, *strings, *indices;
 };
@@ -46,8 +49,9 @@ struct part {
 struct table {
     struct part *parts;
     uint32_t nparts;
-    uint64_t **kept;  /* by file: bits of its local symbols */
-    _Atomic bool gnu; /* there is something that only ELFOSABI_GNU has */
+    struct part **locals; /* by file: its part of kind LOCALS, or NULL */
+    uint64_t **kept;      /* by file: bits of its local symbols */
+    _Atomic bool gnu;     /* there is something that only ELFOSABI_GNU has */
     uint64_t nsymbols, strtab_size;
     kld_symid *rest; /* symbols that no object defines */
     uint32_t nrest;
@@ -661,9 +665,12 @@ static void write_symbols(struct kld_session *ctx, struct kld_worker *worker,
                           const struct kld_atom *atom, uint8_t *out)
 {
     (void)worker;
+    const struct part *part = atom->extra;
     struct walk w = walk_of(ctx, atom);
     w.syms = (elf_sym *)out;
-    walk_part(&w, atom->extra);
+    walk_part(&w, part);
+    while (w.count < part->capacity) /* spare */
+        put_file_name(&w, (struct kld_str){0});
 }
 
 static void write_indices(struct kld_session *ctx, struct kld_worker *worker,
@@ -847,6 +854,25 @@ static void drop_no_file(struct table *t)
         no_file->count = 0;
 }
 
+/* What the parts hold: with slack, locals may join those that a file has. */
+static void set_capacities(struct kld_session *ctx, struct table *t)
+{
+    t->locals = KLD_NEW_ARRAY(&ctx->arena, struct part *, ctx->nfiles);
+    bool grows = ctx->slack && t->discard != KLD_DISCARD_ALL && !t->retains;
+    for (uint32_t i = 0; i < t->nparts; i++) {
+        struct part *part = &t->parts[i];
+        part->capacity = part->count;
+        part->names_capacity = part->size;
+        if (part->kind != LOCALS)
+            continue;
+        t->locals[part->file] = part;
+        if (!grows)
+            continue;
+        part->capacity += KLD_MAX(part->count / 4, (uint32_t)SPARE_SYMBOLS);
+        part->names_capacity += KLD_MAX(part->size / 4, (uint64_t)SPARE_NAMES);
+    }
+}
+
 /* Numbers and offsets of the parts; returns the number of the first global symbol. */
 static uint32_t sum_parts(struct table *t)
 {
@@ -859,8 +885,8 @@ static uint32_t sum_parts(struct table *t)
             first_global = t->nsymbols;
         part->first = (uint32_t)t->nsymbols;
         part->names = t->strtab_size;
-        t->nsymbols += part->count;
-        t->strtab_size += part->size;
+        t->nsymbols += part->capacity;
+        t->strtab_size += part->names_capacity;
     }
     return (uint32_t)first_global;
 }
@@ -916,7 +942,8 @@ static struct kld_section *make_table(struct kld_session *ctx, struct table *t,
     struct kld_section *section = ctx->sections.data[first->section];
     for (uint32_t i = 0; i < t->nparts; i++) {
         struct part *part = &t->parts[i];
-        uint64_t size = type == SHT_STRTAB ? part->size : (uint64_t)part->count * entsize;
+        uint64_t size =
+            type == SHT_STRTAB ? part->names_capacity : (uint64_t)part->capacity * entsize;
         if (!size && part->kind != ISLANDS)
             continue;
         struct kld_atom *atom = kld_atom_new(ctx, section, 0, p2align, size);
@@ -1001,6 +1028,7 @@ void elf_symtab_synth(struct kld_session *ctx)
     kld_parallel_for(ctx, t->nparts, 16, count_part, t);
     drop_no_file(t);
     note_abi(ctx, t);
+    set_capacities(ctx, t);
     uint32_t first_global = sum_parts(t);
     if (!check_size(ctx, t))
         return;
@@ -1008,6 +1036,23 @@ void elf_symtab_synth(struct kld_session *ctx)
     ctx->sections.data[elf_state(ctx)->synth[ELF_SYMTAB]->section]->info = first_global;
     if (t->keeps_relocs)
         kld_parallel_for(ctx, t->nparts, 4, number_part, t);
+}
+
+/* ---- the part of a file ---- */
+
+bool elf_symtab_locals(const struct kld_session *ctx, uint32_t f, struct elf_symtab_locals *out)
+{
+    const struct table *t = get_table(ctx);
+    if (!t || !t->locals[f])
+        return false;
+    const struct part *part = t->locals[f];
+    *out = (struct elf_symtab_locals){.first = part->first,
+                                      .count = part->count,
+                                      .capacity = part->capacity,
+                                      .names = part->names,
+                                      .names_size = part->size,
+                                      .names_capacity = part->names_capacity};
+    return true;
 }
 
 /* ---- growing ---- */
@@ -1028,8 +1073,8 @@ void elf_symtab_islands(struct kld_session *ctx)
         return;
     struct walk w = {.ctx = ctx, .table = t};
     walk_part(&w, part);
-    part->count = w.count;
-    part->size = w.size;
+    part->count = part->capacity = w.count;
+    part->size = part->names_capacity = w.size;
     ctx->sections.data[part->symbols->section]->info = sum_parts(t);
     if (!check_size(ctx, t))
         return;

@@ -11,6 +11,16 @@ static inline bool elf_keeps_relocs(const struct kld_session *ctx)
     return elf_state(ctx)->is_relocatable || ctx->options.emit_relocs;
 }
 
+/* The local symbols of a file in .symtab, and their names in .strtab: what there is and, with
+ * slack, room for more behind it. Spare entries are STT_FILE symbols without a name. */
+struct elf_symtab_locals {
+    uint32_t first, count, capacity;
+    uint64_t names, names_size, names_capacity; /* offset in .strtab, bytes */
+};
+
+/* Those of ctx->files[f], after synth; false: it has none. */
+bool elf_symtab_locals(const struct kld_session *ctx, uint32_t f, struct elf_symtab_locals *out);
+
 /* Islands have grown: the table holds a symbol for each of their entries. */
 void elf_symtab_islands(struct kld_session *ctx);
 

@@ -370,7 +370,7 @@ static uint32_t number_needs(struct kld_session *ctx, uint32_t *nfiles)
         if (sym->version >= 2 && sym->version < lib->nversions)
             lib->need_index[sym->version] = 1;
     }
-    if (ctx->options.z_pack_relative_relocs)
+    if (elf_packs_relative(ctx))
         need_relr(ctx);
     uint32_t next = KLD_MAX(2u, elf_verdef_count(ctx) + 1), total = 0;
     *nfiles = 0;
