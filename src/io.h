@@ -43,6 +43,20 @@ void kld_output_abandon(struct kld_session *ctx, struct kld_output *out);
  * Reports and returns false on failure. */
 bool kld_io_write_file(struct kld_session *ctx, const char *path, const void *data, size_t length);
 
+/* ---- for others who handle files of the link ---- */
+
+/* Where the file really is: --chroot puts absolute paths of inputs into another root. */
+const char *kld_io_real_path(struct kld_session *ctx, const char *path);
+/* Where a symbolic link leads in the end, or a copy of path if it is none. */
+char *kld_io_follow(struct kld_session *ctx, const char *path);
+/* Opens a new file beside path, under a hidden *name that is announced. -1 with errno. */
+int kld_io_create_temporary(struct kld_session *ctx, const char *path, unsigned mode, char **name);
+/* Tells the host which file to remove should a signal end the process; NULL: none any more. There
+ * is one at a time. */
+void kld_io_announce(struct kld_session *ctx, const char *temporary);
+/* All of it, at an offset or (stream) where the file stands. False with errno. */
+bool kld_io_write_all(int fd, const uint8_t *data, size_t length, uint64_t offset, bool stream);
+
 /* Closes all inputs. */
 void kld_io_free(struct kld_session *ctx);
 

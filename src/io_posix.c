@@ -110,8 +110,7 @@ static bool read_file(const struct kld_alloc *from, int fd, struct input_file *f
     return true;
 }
 
-/* Where the file really is: --chroot puts absolute paths into another root. */
-static const char *real_path(struct kld_session *ctx, const char *path)
+const char *kld_io_real_path(struct kld_session *ctx, const char *path)
 {
     if (!ctx->options.chroot || path[0] != '/')
         return path;
@@ -136,14 +135,17 @@ static bool open_file(struct kld_session *ctx, struct input_file *file)
         size_t length = 0;
         file->of_host = true;
         errno = EIO; /* of hosts that do not say */
-        if (!ctx->host.open_file(ctx->host.context, real_path(ctx, file->path), &data, &length))
+        if (!ctx->host.open_file(ctx->host.context, kld_io_real_path(ctx, file->path), &data,
+                                 &length))
             return false;
         file->bytes = (struct kld_bytes){data, length};
         return true;
     }
     /* O_NONBLOCK: looking at a fifo must not hang before it is known to be one. */
-    const char *path = real_path(ctx, file->path);
+    const char *path = kld_io_real_path(ctx, file->path);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0 && errno == EWOULDBLOCK) /* a regular file that another link is patching just now */
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         return false;
     wait_for_writer(path, fd);
@@ -318,14 +320,9 @@ static char *link_target(struct kld_session *ctx, const char *link)
     return kld_arena_printf(&ctx->arena, "%.*s%s", (int)dir, link, target);
 }
 
-/* GNU ld replaces a symbolic link, but writes through one whose target is missing or empty; and
- * so do we. */
-static char *final_path(struct kld_session *ctx, const char *path)
+char *kld_io_follow(struct kld_session *ctx, const char *path)
 {
     char *final = kld_arena_strndup(&ctx->arena, path, strlen(path));
-    struct stat st;
-    if (stat(path, &st) == 0 && st.st_size != 0)
-        return final;
     for (int i = 0; i < MOST_LINKS; i++) {
         char *target = link_target(ctx, final);
         if (!target)
@@ -335,29 +332,38 @@ static char *final_path(struct kld_session *ctx, const char *path)
     return final;
 }
 
-static void announce(struct kld_session *ctx, const char *temporary)
+/* GNU ld replaces a symbolic link, but writes through one whose target is missing or empty; and
+ * so do we. */
+static char *final_path(struct kld_session *ctx, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) == 0 && st.st_size != 0)
+        return kld_arena_strndup(&ctx->arena, path, strlen(path));
+    return kld_io_follow(ctx, path);
+}
+
+void kld_io_announce(struct kld_session *ctx, const char *temporary)
 {
     if (ctx->host.temporary_file)
         ctx->host.temporary_file(ctx->host.context, temporary);
 }
 
-/* A new file in the directory of the output, so that it can be renamed. Mode: what the kernel
- * leaves of it with the umask, which nobody can ask for without changing it. */
-static int create_temporary(struct kld_session *ctx, struct kld_output *out, bool executable)
+/* Mode: what the kernel leaves of it with the umask, which nobody can ask for without changing
+ * it. */
+int kld_io_create_temporary(struct kld_session *ctx, const char *path, unsigned mode, char **name)
 {
-    int dir = (int)directory_length(out->path);
+    int dir = (int)directory_length(path);
     for (unsigned i = 0; i < 1000; i++) {
-        char *name =
-            kld_arena_printf(&ctx->arena, "%.*s.kld-%ld-%u", dir, out->path, (long)getpid(), i);
-        int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, executable ? 0777 : 0666);
+        *name = kld_arena_printf(&ctx->arena, "%.*s.kld-%ld-%u", dir, path, (long)getpid(), i);
+        int fd = open(*name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
         if (fd >= 0) {
-            out->temporary = name;
-            announce(ctx, name);
+            kld_io_announce(ctx, *name);
             return fd;
         }
         if (errno != EEXIST) /* of another session, or left over */
             break;
     }
+    *name = NULL;
     return -1;
 }
 
@@ -392,7 +398,7 @@ static bool open_destination(struct kld_session *ctx, struct kld_output *out, co
         return fail(ctx, path, "cannot open output file", EISDIR);
     if (exists && !S_ISREG(st.st_mode))
         return open_special(ctx, out, st.st_mode);
-    out->fd = create_temporary(ctx, out, executable);
+    out->fd = kld_io_create_temporary(ctx, out->path, executable ? 0777 : 0666, &out->temporary);
     int error = errno;
     if (out->fd < 0 && ((error != EACCES && error != EPERM) || !open_in_place(out)))
         return fail(ctx, path, "cannot open output file", error);
@@ -421,7 +427,7 @@ bool kld_output_open(struct kld_session *ctx, struct kld_output *out, const char
     return true;
 }
 
-static bool write_all(int fd, const uint8_t *data, size_t length, uint64_t offset, bool stream)
+bool kld_io_write_all(int fd, const uint8_t *data, size_t length, uint64_t offset, bool stream)
 {
     while (length) {
         size_t once = KLD_MIN(length, (size_t)1 << 30);
@@ -455,7 +461,7 @@ bool kld_output_write(struct kld_session *ctx, struct kld_output *out, uint64_t 
     }
     if (atomic_load_explicit(&out->failed, memory_order_relaxed))
         return false;
-    if (write_all(out->fd, data, length, offset, false))
+    if (kld_io_write_all(out->fd, data, length, offset, false))
         return true;
     int error = errno;
     /* The other threads will run into it as well: say it once. */
@@ -476,7 +482,7 @@ bool kld_output_commit(struct kld_session *ctx, struct kld_output *out)
     if (out->fd < 0)
         return true;
     if (out->whole) {
-        if (!write_all(out->fd, out->memory, out->size, 0, true)) {
+        if (!kld_io_write_all(out->fd, out->memory, out->size, 0, true)) {
             fail(ctx, out->path, "cannot write output file", errno);
             kld_output_abandon(ctx, out);
             return false;
@@ -496,7 +502,7 @@ bool kld_output_commit(struct kld_session *ctx, struct kld_output *out)
     }
     if (ok && out->temporary) {
         out->temporary = NULL;
-        announce(ctx, NULL);
+        kld_io_announce(ctx, NULL);
     }
     if (!ok)
         kld_output_abandon(ctx, out);
@@ -509,7 +515,7 @@ void kld_output_abandon(struct kld_session *ctx, struct kld_output *out)
         close(out->fd);
     if (out->temporary) {
         unlink(out->temporary);
-        announce(ctx, NULL);
+        kld_io_announce(ctx, NULL);
     }
     free_memory(ctx, out);
     *out = (struct kld_output){.fd = -1};
@@ -524,7 +530,7 @@ bool kld_io_write_file(struct kld_session *ctx, const char *path, const void *da
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
     if (fd < 0)
         return fail(ctx, path, "cannot open", errno);
-    bool ok = write_all(fd, data, length, 0, true);
+    bool ok = kld_io_write_all(fd, data, length, 0, true);
     int error = errno;
     if (close(fd) != 0 && ok) {
         ok = false;

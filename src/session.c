@@ -6,6 +6,7 @@
 #include "src/session.h"
 #include <stdlib.h>
 #include <sys/mman.h>
+#include "src/incremental/store.h"
 #include "src/link.h"
 #include "src/load.h"
 #include "src/undefined.h"
@@ -78,6 +79,7 @@ void kld_free(kld_session *session)
     if (!session)
         return;
     kld_output_abandon(session, &session->output);
+    kld_store_free(session);
     kld_io_free(session);
     kld_undefined_free(session);
     kld_pool_free(session);
@@ -132,6 +134,33 @@ kld_status kld_add_input(kld_session *session, const kld_input *input)
     return KLD_OK;
 }
 
+kld_status kld_set_state_store(kld_session *session, const kld_state_store *store)
+{
+    kld_state_store copy = {0};
+    if (!session || !store || session->used)
+        return KLD_MISUSE;
+    memcpy(&copy, store, KLD_MIN(store->size, sizeof(copy)));
+    if (!copy.open || !copy.update || !copy.replace || !copy.discard || !copy.close)
+        return KLD_MISUSE;
+    copy.size = sizeof(copy);
+    session->state_io.store = copy;
+    session->state_io.of_host = true;
+    return KLD_OK;
+}
+
+kld_status kld_set_prior_state(kld_session *session, const void *data, size_t length)
+{
+    if (!session || (!data && length) || session->used)
+        return KLD_MISUSE;
+    if (session->no_memory || setjmp(session->oom))
+        return out_of_memory(session);
+    kld_state_store store = kld_memory_store(session);
+    store.replace(store.context, data, length);
+    session->state_io.store = store;
+    session->state_io.of_host = false;
+    return KLD_OK;
+}
+
 /* ---- the link ---- */
 
 /* The recovery point is here, in a function of its own that has no variables to lose. */
@@ -154,6 +183,11 @@ kld_status kld_link(kld_session *session)
     session->linked = link_or_run_out(session);
     if (!session->linked)
         kld_output_abandon(session, &session->output);
+    struct kld_state_io *io = &session->state_io;
+    if (!session->linked)
+        io->outcome = KLD_OUTCOME_NONE;
+    else if (io->outcome == KLD_OUTCOME_NONE)
+        io->outcome = KLD_OUTCOME_FULL;
     kld_pool_stop(session);
     kld_checkpoint(session);
     if (session->no_memory)
@@ -169,6 +203,28 @@ kld_status kld_output(kld_session *session, const void **data, size_t *length)
         return KLD_MISUSE;
     *data = session->output.memory;
     *length = (size_t)session->output.size;
+    return KLD_OK;
+}
+
+kld_outcome kld_get_outcome(kld_session *session, const char **reason)
+{
+    kld_outcome outcome = session ? session->state_io.outcome : KLD_OUTCOME_NONE;
+    if (reason)
+        *reason = outcome == KLD_OUTCOME_FELL_BACK_FULL ? session->state_io.reason : NULL;
+    return outcome;
+}
+
+/* What is in a file is read again: a session that is not asked does not keep it. */
+kld_status kld_serialize_state(kld_session *session, const void **data, size_t *length)
+{
+    if (!session || !data || !length || !session->linked || session->state_io.of_host ||
+        session->options.incremental == KLD_INCREMENTAL_OFF)
+        return KLD_MISUSE;
+    if (session->no_memory || setjmp(session->oom))
+        return out_of_memory(session);
+    struct kld_memory_block *block = kld_store_read(session);
+    *data = block->length ? block->data : NULL;
+    *length = block->length;
     return KLD_OK;
 }
 

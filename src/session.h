@@ -65,6 +65,22 @@ struct kld_section_index {
     uint32_t mask;
 };
 
+/* Bytes of the host's allocator. */
+struct kld_memory_block {
+    uint8_t *data;
+    size_t length, size;
+};
+
+/* What the host said of incremental links, and what it is told of this one. */
+struct kld_state_io {
+    kld_state_store store; /* size 0: not chosen yet; see kld_store */
+    bool of_host;
+    struct kld_memory_block kept, opened; /* the store in memory, and what the link sees of it */
+    struct kld_memory_block serialized;   /* what kld_serialize_state read from another store */
+    kld_outcome outcome;                  /* NONE until the end means FULL, if it went well */
+    const char *reason;                   /* why it fell back: "12 new-global: ..." */
+};
+
 struct kld_session {
     kld_host host;
     struct kld_alloc alloc;
@@ -115,6 +131,7 @@ struct kld_session {
     bool wants_hashes;  /* seal wants a hash of every chunk */
     bool slack;         /* the layout has room for edits: --incremental, in a mode that has it */
     struct kld_incremental *incremental; /* NULL without --incremental */
+    struct kld_state_io state_io;
     struct kld_output output;
     KLD_VEC(struct kld_timing) timings;
 };

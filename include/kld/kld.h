@@ -149,12 +149,13 @@ typedef struct kld_state_store {
 /* Before kld_link: another place for the state. Copied. */
 KLD_API kld_status kld_set_state_store(kld_session *session, const kld_state_store *store);
 
-/* The same without callbacks: the state that kld_serialize_state gave after an earlier link. The
- * bytes are copied. */
+/* The same without callbacks: the state that kld_serialize_state gave after an earlier link; none,
+ * if length is 0. The bytes are copied. From here on the state is kept in memory, and no file. */
 KLD_API kld_status kld_set_prior_state(kld_session *session, const void *data, size_t length);
 
-/* After a successful incremental link without a store of the host's: the state for the next one.
- * Owned by the session. */
+/* After a successful incremental link without a store of the host's: the state for the next one;
+ * NULL and 0 if there is none (of what cannot be patched, or another link uses the file). Owned by
+ * the session, until the next call. */
 KLD_API kld_status kld_serialize_state(kld_session *session, const void **data, size_t *length);
 
 typedef enum kld_outcome {

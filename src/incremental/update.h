@@ -1,15 +1,25 @@
-/* update.h - an existing output that is patched in place: files on POSIX systems, update_posix.c.
+/* update.h - an existing output that is patched: files on POSIX systems, update_posix.c.
  *
  * Protocol: open (nothing has changed yet, and everything can still be dropped), then start, which
  * takes the output's name away so that a relink that is killed leaves no half-patched program under
- * it, then writes, then commit, which gives it the name back. */
+ * it, then writes, then commit, which gives it the name back. close at the end, always.
+ *
+ * An output that somebody uses is not changed under their feet. open says so; the caller may then
+ * open it with kld_update_open_copy, which goes through the same protocol with a copy of the file:
+ * that takes the output's name at commit, as the output of a full link does, and costs the copying
+ * instead of the linking.
+ *
+ * While the output is being patched its hidden name is the one that is announced to the host
+ * (kld_host.temporary_file): no other temporary file may be made between start and commit. */
 #ifndef KLD_SRC_INCREMENTAL_UPDATE_H
 #define KLD_SRC_INCREMENTAL_UPDATE_H
 
 #include <sys/stat.h>
 #include "src/session.h"
 
-/* What tells one file, in one condition, from any other. Times in nanoseconds. */
+/* What tells one file, in one condition, from any other. Times in nanoseconds. (Where the kernel's
+ * clock for files moves in steps, a change of the same size within the step of the last one is not
+ * seen: 4 ms at most, and none from Linux 6.13 on.) */
 struct kld_identity {
     uint64_t device, inode, size;
     int64_t mtime, ctime;
@@ -27,41 +37,61 @@ struct kld_io_known {
 };
 size_t kld_io_known(struct kld_session *ctx, struct kld_io_known **list);
 
-/* Of the file that path leads to. False with errno if there is none; `kind` of what it is: only
- * regular files are identified (errno EINVAL for others). */
+static inline bool kld_same_identity(const struct kld_identity *a, const struct kld_identity *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
+           a->mtime == b->mtime && a->ctime == b->ctime;
+}
+
+/* Of the file that path leads to; one stat. False with errno if there is none; only regular files
+ * are identified (errno EINVAL for others). */
 bool kld_identify(struct kld_session *ctx, const char *path, struct kld_identity *id);
 
-struct kld_update {
-    int fd; /* -1: not open */
-    char *path, *hidden;
-    const uint8_t *bytes; /* the output as it is: a shared, read-only mapping of size bytes */
-    uint64_t size;
-    struct kld_identity id;
-    bool started;
-};
+/* Of an input, by the path that it is opened with. False with errno; ENOTSUP if the host provides
+ * the files: the file system knows nothing of what it would hand out. From any thread. */
+bool kld_identify_input(struct kld_session *ctx, const char *path, struct kld_identity *id);
 
 enum kld_update_problem {
     KLD_UPDATE_OK,
-    KLD_UPDATE_MISSING,   /* no regular file of that name, or it cannot be opened for writing */
+    KLD_UPDATE_MISSING, /* no regular file of that name that has contents, or it cannot be opened */
     KLD_UPDATE_READ_ONLY, /* it, or its directory, cannot be written */
-    KLD_UPDATE_IN_USE,    /* it runs, is mapped or open somewhere, or another link is at it */
+    KLD_UPDATE_IN_USE,    /* it runs, is mapped or open somewhere, has other names, or it cannot be
+                             known; or another link is at it */
+    KLD_UPDATE_CHANGED,   /* it is not the file any more that was opened */
 };
 
-/* Opens the output at path. Anybody else who has it open or mapped is noticed (a lease on it is
- * refused then): patching would change a running program, or a library that it uses, under its
- * feet. */
+struct kld_update {
+    int fd;               /* -1: not open */
+    char *path;           /* of the file itself, behind symbolic links */
+    char *hidden;         /* its name between start and commit, or that of the copy; else NULL */
+    const uint8_t *bytes; /* the output as it is: a read-only mapping of size bytes; until commit */
+    uint64_t size;
+    struct kld_identity id;
+    bool copy, started;
+    enum kld_update_problem problem; /* why start returned false */
+};
+
+/* Opens the output at path. Compare u->id with what the state says before anything else: the file
+ * may be any. Not KLD_UPDATE_OK: *u is closed. */
 enum kld_update_problem kld_update_open(struct kld_session *ctx, const char *path,
                                         struct kld_update *u);
 
-/* From here on the output is not to be trusted until commit. False: nothing was changed. */
+/* The same for an output that is in use: what is changed is a copy. */
+enum kld_update_problem kld_update_open_copy(struct kld_session *ctx, const char *path,
+                                             struct kld_update *u);
+
+/* From here on the output is not to be trusted until commit. False: nothing was changed, u->problem
+ * says why (KLD_UPDATE_OK: errno does, for a copy that could not be made). */
 bool kld_update_start(struct kld_session *ctx, struct kld_update *u);
 /* Writes at an offset within the size. From the session's own thread. False on failure (disk full),
- * with errno. */
+ * with errno. u->bytes shows what was written. */
 bool kld_update_write(struct kld_session *ctx, struct kld_update *u, uint64_t offset,
                       const void *data, size_t length);
-/* Gives the output its name back, and its new identity in u->id. False on failure, with errno. */
+/* Gives the output its name back, and its new identity in u->id; nothing else of u can be used
+ * afterwards. False on failure, with errno: the output is gone, or is another link's. */
 bool kld_update_commit(struct kld_session *ctx, struct kld_update *u);
-/* Closes it. Not committed: before start the output is as it was; after it, it is removed. */
+/* Closes it. Not committed: before start the output is as it was; after it, it is removed (a copy
+ * is, the output then stays). Safe at any time on what is all zero or closed; keeps errno. */
 void kld_update_close(struct kld_session *ctx, struct kld_update *u);
 
 #endif

@@ -1,0 +1,178 @@
+/* store_posix.c - the state of incremental links in a file, on POSIX systems. */
+#define _GNU_SOURCE
+#include "src/incremental/store.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MOST_TRIES = 16 };
+
+struct file_store {
+    struct kld_session *ctx;
+    const char *path; /* behind symbolic links, as of the first use */
+    const char *named;
+    int fd; /* -1: not open; else locked */
+    void *data;
+    size_t length;
+};
+
+static const char *path_of(struct file_store *store)
+{
+    if (!store->path)
+        store->path = kld_io_follow(store->ctx, store->named);
+    return store->path;
+}
+
+static void close_file(struct file_store *store)
+{
+    if (store->fd >= 0)
+        close(store->fd);
+    store->fd = -1;
+}
+
+static void file_close(void *context)
+{
+    struct file_store *store = context;
+    if (store->data)
+        munmap(store->data, store->length);
+    store->data = NULL;
+    close_file(store);
+}
+
+/* Whether the open file still has its name. */
+static bool has_its_name(struct file_store *store)
+{
+    struct stat st, named;
+    return store->fd >= 0 && fstat(store->fd, &st) == 0 && lstat(path_of(store), &named) == 0 &&
+           st.st_dev == named.st_dev && st.st_ino == named.st_ino;
+}
+
+/* Locked. A directory, a device or a fifo in its place is no state, and is not opened: that may do
+ * things. */
+static bool open_locked(struct file_store *store, bool *busy)
+{
+    struct stat st;
+    const char *path = path_of(store);
+    if (lstat(path, &st) != 0 || !S_ISREG(st.st_mode))
+        return false;
+    store->fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (store->fd < 0)
+        return false;
+    if (flock(store->fd, LOCK_EX | LOCK_NB) == 0)
+        return true;
+    *busy = errno == EWOULDBLOCK;
+    close_file(store);
+    return false;
+}
+
+/* Private: the link marks in memory what it has done, and only pages that it touches are read. The
+ * bytes are those of the file until they are touched, so a file that somebody cuts short while it is
+ * mapped is a bus error, as with any input; links do not do that to one another. */
+static bool map(struct file_store *store)
+{
+    struct stat st;
+    if (fstat(store->fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size <= 0 ||
+        (uint64_t)st.st_size > PTRDIFF_MAX)
+        return false;
+    void *at = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
+                    store->fd, 0);
+    if (at == MAP_FAILED)
+        return false;
+    store->data = at;
+    store->length = (size_t)st.st_size;
+    return true;
+}
+
+static bool file_open(void *context, void **data, size_t *length, bool *busy)
+{
+    struct file_store *store = context;
+    *busy = false;
+    file_close(store);
+    for (int i = 0; i < MOST_TRIES; i++) {
+        if (!open_locked(store, busy))
+            return false;
+        /* Between open and flock another link may have put a new state there, and be done. */
+        if (has_its_name(store)) {
+            if (!map(store))
+                break;
+            *data = store->data;
+            *length = store->length;
+            return true;
+        }
+        close_file(store);
+    }
+    close_file(store);
+    return false;
+}
+
+static bool file_update(void *context, uint64_t offset, const void *data, size_t length)
+{
+    struct file_store *store = context;
+    uint64_t end;
+    if (store->fd < 0 || __builtin_add_overflow(offset, length, &end) || end > INT64_MAX) {
+        errno = store->fd < 0 ? EBADF : EFBIG;
+        return false;
+    }
+    return kld_io_write_all(store->fd, data, length, offset, false);
+}
+
+/* What opens the new file finds it complete and, until close, locked. */
+static bool file_replace(void *context, const void *data, size_t length)
+{
+    struct file_store *store = context;
+    const char *path = path_of(store);
+    struct stat st;
+    /* rename would put a file in the place of a device. */
+    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+        return false;
+    }
+    char *temporary;
+    int fd = kld_io_create_temporary(store->ctx, path, 0666, &temporary);
+    if (fd < 0)
+        return false;
+    flock(fd, LOCK_EX | LOCK_NB); /* if there are no locks here, nothing is lost */
+    bool ok = kld_io_write_all(fd, data, length, 0, false) && rename(temporary, path) == 0;
+    int error = errno;
+    if (!ok) {
+        unlink(temporary);
+        close(fd);
+    } else {
+        close_file(store);
+        store->fd = fd;
+    }
+    kld_io_announce(store->ctx, NULL);
+    errno = error;
+    return ok;
+}
+
+/* Not that of another link, which has replaced this one's. */
+static void file_discard(void *context)
+{
+    struct file_store *store = context;
+    struct stat st;
+    if (store->fd >= 0 && !has_its_name(store))
+        return;
+    if (lstat(path_of(store), &st) == 0 && S_ISREG(st.st_mode))
+        unlink(path_of(store));
+}
+
+kld_state_store kld_file_store(struct kld_session *ctx, const char *path)
+{
+    struct file_store *store = KLD_NEW(&ctx->arena, struct file_store);
+    *store = (struct file_store){
+        .ctx = ctx, .named = kld_arena_strndup(&ctx->arena, path, strlen(path)), .fd = -1};
+    return (kld_state_store){
+        .size = sizeof(kld_state_store),
+        .context = store,
+        .open = file_open,
+        .update = file_update,
+        .replace = file_replace,
+        .discard = file_discard,
+        .close = file_close,
+    };
+}
