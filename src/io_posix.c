@@ -99,7 +99,7 @@ static bool read_file(const struct kld_alloc *from, int fd, struct input_file *f
     if (!S_ISREG(st.st_mode))
         fcntl(fd, F_SETFL, 0); /* now wait for whoever writes */
     if (S_ISREG(st.st_mode))
-        kld_identity_of(&st, &file->id);
+        file->id = kld_identity_of(&st);
     if (!S_ISREG(st.st_mode) || st.st_size == 0)
         return read_stream(from, fd, file);
     void *at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);

@@ -8,7 +8,10 @@
 #include "src/graph.h"
 
 struct kld_arch_ops;
+struct kld_relink;
 struct kld_slack_rule;
+struct kld_state_builder;
+struct kld_state_chunk;
 /* gc: keeps an atom. From any thread, with its own worker. */
 typedef void kld_mark(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom);
 
@@ -52,6 +55,24 @@ struct kld_updater_ops {
      * any that keeps to the rule, and means nothing to whoever walks the section. */
     void (*fill)(const struct kld_session *ctx, const struct kld_section *s, uint64_t offset,
                  uint8_t *out, uint64_t size);
+
+    /* After a full link, for its state (incremental/record.h): the tables KLD_T_AUX and
+     * KLD_T_FORMAT; */
+    void (*record)(struct kld_session *ctx, struct kld_state_builder *b);
+    /* what is to be known of a file beyond its names and atoms: to out, if that is not NULL; its
+     * size; */
+    size_t (*record_file)(struct kld_session *ctx, const struct kld_file *file, uint8_t *out);
+    /* the numbers that symbols have in the output's symbol table, by id; NULL: there is none. */
+    const uint32_t *(*symbol_numbers)(struct kld_session *ctx);
+    /* A hash of what a link with the (parsed) shared library depends on. */
+    uint64_t (*interface)(struct kld_session *ctx, const struct kld_file *file);
+
+    /* All of a relink but the writing (incremental/relink.h): r->files are loaded. */
+    bool (*relink)(struct kld_relink *r);
+    /* The hash of a chunk of the output as it is now, made as seal wants it. */
+    bool (*hash_chunk)(struct kld_relink *r, const struct kld_state_chunk *chunk, uint64_t hash[2]);
+    /* Queues what depends on the hashes. */
+    bool (*seal)(struct kld_relink *r);
 };
 
 struct kld_format_ops {

@@ -151,7 +151,7 @@ static void note_chunks(struct kld_session *ctx, const struct writer *w)
     for (size_t i = 0; i < w->chunks.len; i++) {
         const struct kld_chunk *c = &w->chunks.data[i];
         inc->chunks[i].offset = c->section->offset + c->start;
-        inc->chunks[i].size = written_size(c);
+        inc->chunks[i].size = written_size(ctx, c);
         memcpy(inc->chunks[i].hash, w->hashes + i * HASH_SIZE, HASH_SIZE);
     }
 }

@@ -12,18 +12,11 @@
 
 enum { SPARE = 16 }; /* entries of .rela.dyn, at least, with slack */
 
-/* One dynamic relocation, its symbol as an index into .dynsym. */
-struct entry {
-    uint32_t type, dynsym;
-    uint64_t place;
-    int64_t addend;
-};
-
 struct elf_dynrels {
     uint32_t nrelative, nsymbolic, nirelative; /* in .rela.dyn */
     uint32_t nrelr;                            /* places in .relr.dyn */
     uint64_t *relr_places;
-    KLD_VEC(struct entry) entries;
+    KLD_VEC(struct elf_dynrel_entry) entries;
     size_t capacity; /* of .rela.dyn: with slack some entries at its end are spare */
 };
 
@@ -119,15 +112,16 @@ static uint32_t dynsym_of(const struct kld_session *ctx, const struct kld_symbol
     return n == ELF_NONE ? 0 : n;
 }
 
-static struct entry make_entry(const struct kld_session *ctx, const struct elf_object *obj,
-                               const struct elf_dynrel *d, enum outcome outcome,
-                               const struct elf_target *t)
+static struct elf_dynrel_entry make_entry(const struct kld_session *ctx,
+                                          const struct elf_object *obj, const struct elf_dynrel *d,
+                                          enum outcome outcome, const struct elf_target *t)
 {
     const struct elf_link *elf = elf_state(ctx);
     const struct elf_arch_ops *arch = elf->arch;
     const struct kld_atom *atom = &obj->base.atoms[d->atom];
     const elf_rela *rel = (const elf_rela *)atom->edges + d->edge;
-    struct entry e = {.place = elf_atom_address(atom, rel->r_offset), .addend = rel->r_addend};
+    struct elf_dynrel_entry e = {.place = elf_atom_address(atom, rel->r_offset),
+                                 .addend = rel->r_addend};
     if (outcome == IRELATIVE) {
         e.type = arch->r_irelative;
         e.addend += (int64_t)(t->sym ? resolver_address(t->sym) : t->value);
@@ -155,13 +149,21 @@ static struct entry make_entry(const struct kld_session *ctx, const struct elf_o
     return e;
 }
 
+static void put_rela(uint8_t *out, uint64_t place, uint32_t sym, uint32_t type, int64_t addend)
+{
+    kld_put64(out, place);
+    kld_put64(out + 8, ELF64_R_INFO((uint64_t)sym, type));
+    kld_put64(out + 16, (uint64_t)addend);
+}
+
 /* ---- those of slots ---- */
 
 static void add(struct kld_session *ctx, uint32_t type, uint32_t dynsym, uint64_t place,
                 int64_t addend)
 {
     struct elf_dynrels *d = elf_state(ctx)->dynrels;
-    *kld_vec_push(&ctx->arena, &d->entries) = (struct entry){type, dynsym, place, addend};
+    *kld_vec_push(&ctx->arena, &d->entries) =
+        (struct elf_dynrel_entry){type, dynsym, place, addend};
 }
 
 /* Calls add() for every dynamic relocation of the entry. With addresses still unknown the
@@ -210,6 +212,32 @@ static bool got_is_relr(const struct kld_session *ctx, const struct elf_got_entr
     return elf_packs_relative(ctx) && g->kind == ELF_GOT_ADDRESS && elf_state(ctx)->is_pic &&
            !elf_is_dynamic_symbol(g->sym) && g->sym->kind == KLD_SYM_DEFINED &&
            (g->sym->type != KLD_TYPE_IFUNC || kld_symbol_has(g->sym, KLD_SYM_NEED_CANONICAL_PLT));
+}
+
+void elf_dynrel_of_got(struct kld_session *ctx, const struct elf_got_entry *g, elf_dynrel_list *out)
+{
+    struct elf_dynrels *d = elf_state(ctx)->dynrels;
+    size_t first = d->entries.len;
+    add_got_entry(ctx, g);
+    for (size_t i = first; i < d->entries.len; i++)
+        *kld_vec_push(&ctx->arena, out) = d->entries.data[i];
+    d->entries.len = first;
+}
+
+void elf_dynrel_of_file(struct kld_session *ctx, const struct elf_object *obj, elf_dynrel_list *out)
+{
+    for (size_t i = 0; i < obj->dynrels.len; i++) {
+        struct elf_target target;
+        enum outcome o = outcome_of(ctx, obj, &obj->dynrels.data[i], &target);
+        if (o != NOTHING && o != RELR)
+            *kld_vec_push(&ctx->arena, out) =
+                make_entry(ctx, obj, &obj->dynrels.data[i], o, &target);
+    }
+}
+
+void elf_put_rela(uint8_t *out, const struct elf_dynrel_entry *e)
+{
+    put_rela(out, e->place, e->dynsym, e->type, e->addend);
 }
 
 /* All entries of .rela.dyn, and the places of .relr.dyn, from slots and noted relocations. */
@@ -334,14 +362,14 @@ static void write_relr(struct kld_session *ctx, struct kld_worker *w, const stru
 
 /* ---- writing ---- */
 
-static unsigned group_of(const struct elf_arch_ops *arch, const struct entry *e)
+static unsigned group_of(const struct elf_arch_ops *arch, const struct elf_dynrel_entry *e)
 {
     return e->type == arch->r_relative ? 0 : e->type == arch->r_irelative ? 2 : 1;
 }
 
 static int compare_entries(const void *a, const void *b, void *arg)
 {
-    const struct entry *x = a, *y = b;
+    const struct elf_dynrel_entry *x = a, *y = b;
     unsigned gx = group_of(arg, x), gy = group_of(arg, y);
     if (gx != gy)
         return gx < gy ? -1 : 1;
@@ -350,20 +378,13 @@ static int compare_entries(const void *a, const void *b, void *arg)
     return x->place < y->place ? -1 : x->place > y->place;
 }
 
-static void put_rela(uint8_t *out, uint64_t place, uint32_t sym, uint32_t type, int64_t addend)
-{
-    kld_put64(out, place);
-    kld_put64(out + 8, ELF64_R_INFO((uint64_t)sym, type));
-    kld_put64(out + 16, (uint64_t)addend);
-}
-
 static void write_rela_dyn(struct kld_session *ctx, struct kld_worker *w,
                            const struct kld_atom *atom, uint8_t *out)
 {
     (void)w, (void)atom;
     const struct elf_dynrels *d = elf_state(ctx)->dynrels;
     for (size_t i = 0; i < d->entries.len; i++) {
-        const struct entry *e = &d->entries.data[i];
+        const struct elf_dynrel_entry *e = &d->entries.data[i];
         put_rela(out + 24 * i, e->place, e->dynsym, e->type, e->addend);
     }
     for (size_t i = d->entries.len; i < d->capacity; i++)
@@ -431,6 +452,6 @@ void elf_dynrel_finish(struct kld_session *ctx)
     struct elf_link *elf = elf_state(ctx);
     collect(ctx);
     if (elf->dynrels->entries.len)
-        qsort_r(elf->dynrels->entries.data, elf->dynrels->entries.len, sizeof(struct entry),
-                compare_entries, (void *)elf->arch);
+        qsort_r(elf->dynrels->entries.data, elf->dynrels->entries.len,
+                sizeof(struct elf_dynrel_entry), compare_entries, (void *)elf->arch);
 }

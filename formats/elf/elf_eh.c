@@ -639,6 +639,15 @@ static void settle_section(struct elf_eh_output *out, struct elf_eh_section *s)
     out->nrows += s->nrows;
 }
 
+void elf_eh_settle(struct elf_object *obj)
+{
+    for (struct elf_eh_section *s = obj->eh ? obj->eh->sections : NULL; s; s = s->next) {
+        for (uint32_t i = 0; i < s->ncies; i++)
+            s->cies[i].leader = &s->cies[i];
+        s->atom->size = place_cies(s) + s->live_size;
+    }
+}
+
 static const uint8_t terminator[4];
 
 bool elf_is_eh_terminator(const struct kld_atom *atom)
@@ -759,11 +768,9 @@ static bool fits_int32(int64_t v)
     return v == (int32_t)v;
 }
 
-static void fill_rows(struct kld_session *ctx, const struct elf_object *obj,
-                      const struct elf_eh_section *s, uint64_t hdr)
+void elf_eh_rows(struct kld_session *ctx, const struct elf_object *obj,
+                 const struct elf_eh_section *s, uint64_t hdr, uint64_t *row)
 {
-    const struct elf_eh_output *output = elf_state(ctx)->eh;
-    uint64_t *row = output->rows + s->first_row;
     uint64_t at = s->atom->addr + s->atom->size - s->live_size;
     for (uint32_t i = 0; i < s->nfdes; i++) {
         if (!is_live(obj, &s->fdes[i]))
@@ -790,7 +797,8 @@ static void fill_file(struct kld_session *ctx, struct kld_worker *worker, void *
     if (obj->base.kind == KLD_FILE_OBJECT && obj->eh)
         for (const struct elf_eh_section *s = obj->eh->sections; s; s = s->next)
             if (s->nrows)
-                fill_rows(ctx, obj, s, *(const uint64_t *)arg);
+                elf_eh_rows(ctx, obj, s, *(const uint64_t *)arg,
+                            elf_state(ctx)->eh->rows + s->first_row);
 }
 
 enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS };

@@ -79,6 +79,14 @@ void elf_eh_synth(struct kld_session *ctx);
 /* Whether the atom is that terminator: nothing may come behind it. */
 bool elf_is_eh_terminator(const struct kld_atom *atom);
 
+/* A relink: sizes of the contributions of an object that has been scanned. */
+void elf_eh_settle(struct elf_object *obj);
+
+/* The s->nrows rows of .eh_frame_hdr, which is at hdr, for a contribution: pc << 32 | record, both
+ * relative to hdr, the sign of pc flipped. Addresses are final. */
+void elf_eh_rows(struct kld_session *ctx, const struct elf_object *obj,
+                 const struct elf_eh_section *s, uint64_t hdr, uint64_t *row);
+
 /* Size of .eh_frame_hdr after synth, with slack including spare rows behind those that count; 0 if
  * there is no .eh_frame. */
 uint64_t elf_eh_hdr_size(const struct kld_session *ctx);

@@ -169,24 +169,32 @@ static void build_id_synth(struct kld_session *ctx)
     uint8_t *id = make_note(ctx, ELF_NOTE_BUILD_ID, name, "GNU", NT_GNU_BUILD_ID, size);
     if (!style)
         parse_hex(text, id);
-    else if (!style->hash)
-        make_uuid(ctx, id);
-    else
+    else if (style->hash)
         ctx->wants_hashes = true;
+}
+
+size_t elf_build_id(struct kld_session *ctx, const uint8_t *hashes, size_t size, uint8_t *id,
+                    uint64_t *offset)
+{
+    const struct kld_atom *atom = elf_state(ctx)->synth[ELF_NOTE_BUILD_ID];
+    const struct style *style = atom ? find_style(ctx->options.build_id) : NULL;
+    if (!style)
+        return 0;
+    const struct kld_section *section = ctx->sections.data[atom->section];
+    *offset = section->offset + (atom->addr - section->addr) + NOTE_HEADER + OWNER;
+    if (style->hash)
+        return style->hash(hashes, size, id);
+    make_uuid(ctx, id);
+    return style->size;
 }
 
 void elf_seal(struct kld_session *ctx, const uint8_t *hashes, size_t size)
 {
-    const struct kld_atom *atom = elf_state(ctx)->synth[ELF_NOTE_BUILD_ID];
-    const struct style *style = atom ? find_style(ctx->options.build_id) : NULL;
     uint8_t id[SHA256_DIGEST_SIZE];
-    if (!style || !style->hash)
-        return;
-    const struct kld_section *section = ctx->sections.data[atom->section];
-    size_t length = style->hash(hashes, size, id);
-    kld_output_write(ctx, &ctx->output,
-                     section->offset + (atom->addr - section->addr) + NOTE_HEADER + OWNER, id,
-                     length);
+    uint64_t offset;
+    size_t length = elf_build_id(ctx, hashes, size, id, &offset);
+    if (length)
+        kld_output_write(ctx, &ctx->output, offset, id, length);
 }
 
 /* ---- package metadata ---- */

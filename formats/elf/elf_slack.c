@@ -14,6 +14,7 @@
  * (.eh_frame). */
 #include "formats/elf/elf_slack.h"
 #include "formats/elf/elf_eh.h"
+#include "formats/elf/elf_update.h"
 #include "src/incremental/slack.h"
 #include "src/layout.h"
 
@@ -252,7 +253,8 @@ static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const str
     rule.least = row->least;
     rule.granule = row->granule;
     /* The terminator of .eh_frame is for those who walk it without .eh_frame_hdr. */
-    rule.ends = row->fill == fill_eh_frame && elf_is_eh_terminator(s->atoms.data[s->atoms.len - 1]);
+    rule.ends = row->fill == fill_eh_frame && s->atoms.len &&
+                elf_is_eh_terminator(s->atoms.data[s->atoms.len - 1]);
     return rule;
 }
 
@@ -269,7 +271,17 @@ static void fill(const struct kld_session *ctx, const struct kld_section *s, uin
         fill_zero(&g);
 }
 
-const struct kld_updater_ops elf_updater = {.slack_rule = slack_rule, .fill = fill};
+const struct kld_updater_ops elf_updater = {
+    .slack_rule = slack_rule,
+    .fill = fill,
+    .record = elf_record,
+    .record_file = elf_record_file,
+    .symbol_numbers = elf_symbol_numbers,
+    .interface = elf_interface,
+    .relink = elf_relink,
+    .hash_chunk = elf_hash_chunk,
+    .seal = elf_update_seal,
+};
 
 /* ---- the atoms that gaps refer to ---- */
 

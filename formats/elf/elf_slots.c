@@ -248,7 +248,7 @@ static void write_got_plt(struct kld_session *ctx, struct kld_worker *w,
 }
 
 /* The value of a slot that needs no dynamic relocation, or that of a RELATIVE one. */
-static void write_got_entry(struct kld_session *ctx, const struct elf_got_entry *e, uint8_t *out)
+void elf_write_got_entry(struct kld_session *ctx, const struct elf_got_entry *e, uint8_t *out)
 {
     const struct elf_link *elf = elf_state(ctx);
     if (e->kind == ELF_GOT_TLSLD) {
@@ -287,7 +287,7 @@ static void write_got(struct kld_session *ctx, struct kld_worker *w, const struc
     if (elf->arch->got_reserved && elf->synth[ELF_DYNAMIC])
         kld_put64(out, elf->synth[ELF_DYNAMIC]->addr);
     for (size_t i = 0; i < elf->got.len; i++)
-        write_got_entry(ctx, &elf->got.data[i], out + 8ull * elf->got.data[i].slot);
+        elf_write_got_entry(ctx, &elf->got.data[i], out + 8ull * elf->got.data[i].slot);
 }
 
 static void make_generated(struct kld_session *ctx, enum elf_synth which, const char *name,

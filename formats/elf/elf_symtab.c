@@ -926,6 +926,13 @@ static void read_retained(struct kld_session *ctx, struct table *t)
         qsort(names.data, names.len, sizeof(*names.data), compare_names);
 }
 
+static void set_discard(const struct kld_session *ctx, struct table *t)
+{
+    t->discard = (enum kld_discard)ctx->options.discard;
+    if (t->discard == KLD_DISCARD_DEFAULT && elf_state(ctx)->arch->drops_labels)
+        t->discard = KLD_DISCARD_LOCALS;
+}
+
 /* ---- the atoms ---- */
 
 typedef void generate_fn(struct kld_session *ctx, struct kld_worker *worker,
@@ -1009,9 +1016,7 @@ void elf_symtab_synth(struct kld_session *ctx)
     t->relocatable = elf_state(ctx)->is_relocatable;
     t->keeps_relocs = elf_keeps_relocs(ctx);
     t->keeps_undefined = keeps_undefined(ctx);
-    t->discard = (enum kld_discard)ctx->options.discard;
-    if (t->discard == KLD_DISCARD_DEFAULT && elf_state(ctx)->arch->drops_labels)
-        t->discard = KLD_DISCARD_LOCALS;
+    set_discard(ctx, t);
     note_abi(ctx, t);
     if (ctx->options.strip == KLD_STRIP_ALL) {
         if (!t->keeps_relocs)
@@ -1052,6 +1057,56 @@ bool elf_symtab_locals(const struct kld_session *ctx, uint32_t f, struct elf_sym
                                       .names = part->names,
                                       .names_size = part->size,
                                       .names_capacity = part->names_capacity};
+    return true;
+}
+
+/* ---- incremental links ---- */
+
+static void number_globals(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+{
+    const struct table *t = arg;
+    if (t->parts[i].kind == HIDDEN || t->parts[i].kind == GLOBALS)
+        number_part(ctx, worker, arg, i);
+}
+
+const uint32_t *elf_symbol_numbers(struct kld_session *ctx)
+{
+    struct table *t = get_table(ctx);
+    if (!t)
+        return NULL;
+    t->global_numbers = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->nsymbols);
+    kld_parallel_for(ctx, t->nparts, 16, number_globals, t);
+    return t->global_numbers;
+}
+
+bool elf_symtab_again(struct kld_session *ctx, uint32_t f, const struct elf_symtab_locals *old,
+                      struct elf_symtab_locals *out, uint8_t **symbols, uint8_t **names)
+{
+    struct kld_worker *worker = kld_pool_worker(ctx, 0);
+    struct table t = {.kept = KLD_NEW_ARRAY(&ctx->arena, uint64_t *, ctx->nfiles)};
+    struct part part = {.obj = elf_object(ctx->files[f]),
+                        .kind = LOCALS,
+                        .file = f,
+                        .first = old->first,
+                        .names = old->names};
+    set_discard(ctx, &t);
+    read_retained(ctx, &t);
+    struct walk w = {.ctx = ctx, .table = &t};
+    decide_locals(worker, &w, &t, f);
+    walk_part(&w, &part);
+    *out = *old;
+    out->count = w.count;
+    out->names_size = w.size;
+    if (w.count > old->capacity || w.size > old->names_capacity)
+        return false;
+    *symbols = (uint8_t *)KLD_NEW_ARRAY(&ctx->arena, Elf64_Sym, old->capacity);
+    *names = KLD_NEW_ARRAY(&ctx->arena, uint8_t, old->names_capacity);
+    w = (struct walk){.ctx = ctx, .table = &t, .first = part.first, .names_at = part.names};
+    w.syms = (elf_sym *)*symbols;
+    w.names = (char *)*names;
+    walk_part(&w, &part);
+    while (w.count < old->capacity)
+        put_file_name(&w, (struct kld_str){0});
     return true;
 }
 

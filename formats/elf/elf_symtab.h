@@ -21,6 +21,14 @@ struct elf_symtab_locals {
 /* Those of ctx->files[f], after synth; false: it has none. */
 bool elf_symtab_locals(const struct kld_session *ctx, uint32_t f, struct elf_symtab_locals *out);
 
+/* The local symbols of ctx->files[f], a newer version of the file of which *old is said: as they are to
+ * be in .symtab (all of the capacity) and .strtab, from the session's arena. False: no room. */
+bool elf_symtab_again(struct kld_session *ctx, uint32_t f, const struct elf_symtab_locals *old,
+                      struct elf_symtab_locals *out, uint8_t **symbols, uint8_t **names);
+
+/* kld_updater_ops.symbol_numbers */
+const uint32_t *elf_symbol_numbers(struct kld_session *ctx);
+
 /* Islands have grown: the table holds a symbol for each of their entries. */
 void elf_symtab_islands(struct kld_session *ctx);
 

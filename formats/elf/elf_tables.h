@@ -17,6 +17,9 @@ struct kld_atom *elf_make(struct kld_session *ctx, enum elf_synth which, const c
 struct elf_aux *elf_make_aux(struct kld_session *ctx, struct kld_symbol *sym);
 uint32_t elf_add_aux(struct kld_session *ctx);
 
+/* elf_slots.c: the words of a GOT entry, which are zero so far */
+void elf_write_got_entry(struct kld_session *ctx, const struct elf_got_entry *e, uint8_t *out);
+
 /* elf_slots.c: GOT, PLT, copy relocations */
 void elf_slots_synth(struct kld_session *ctx);
 
@@ -27,6 +30,21 @@ bool elf_relr_update(struct kld_session *ctx);
 /* RELATIVE ones in .rela.dyn: DT_RELACOUNT; none with slack, when they may be anywhere in it */
 uint32_t elf_relative_count(const struct kld_session *ctx);
 void elf_dynrel_finish(struct kld_session *ctx);
+
+/* One dynamic relocation, its symbol as an index into .dynsym. */
+struct elf_dynrel_entry {
+    uint32_t type, dynsym;
+    uint64_t place;
+    int64_t addend;
+};
+typedef KLD_VEC(struct elf_dynrel_entry) elf_dynrel_list;
+
+/* Adds those of a GOT entry; those of the input relocations of a file; writes one. */
+void elf_dynrel_of_got(struct kld_session *ctx, const struct elf_got_entry *g,
+                       elf_dynrel_list *out);
+void elf_dynrel_of_file(struct kld_session *ctx, const struct elf_object *obj,
+                        elf_dynrel_list *out);
+void elf_put_rela(uint8_t *out, const struct elf_dynrel_entry *e);
 
 /* elf_dynsym.c: the hash function of the gABI, for .hash and for names of versions */
 uint32_t elf_sysv_hash(struct kld_str name);
@@ -44,6 +62,10 @@ void elf_dynamic_finish(struct kld_session *ctx);
 
 /* elf_notes.c: build id, package metadata, property note; .comment needs nothing: it is merged */
 void elf_notes_synth(struct kld_session *ctx);
+/* The build id of an output whose chunks have these hashes, at most 32 bytes; returns how many, 0: it
+ * has none that depends on them. *offset: where it is in the file. */
+size_t elf_build_id(struct kld_session *ctx, const uint8_t *hashes, size_t size, uint8_t *id,
+                    uint64_t *offset);
 /* format.seal */
 void elf_seal(struct kld_session *ctx, const uint8_t *hashes, size_t size);
 

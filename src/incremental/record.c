@@ -323,7 +323,8 @@ static void record_capacities(struct kld_session *ctx, struct kld_worker *w, voi
         const struct kld_atom *a = s->atoms.data[k];
         if (a->file->kind != KLD_FILE_OBJECT)
             continue;
-        uint64_t next = k + 1 < s->atoms.len ? s->atoms.data[k + 1]->addr : s->addr + s->used;
+        uint64_t end = s->addr + (a->addr - s->addr < s->used ? s->used : s->size);
+        uint64_t next = k + 1 < s->atoms.len ? KLD_MIN(s->atoms.data[k + 1]->addr, end) : end;
         uint64_t capacity = next - a->addr;
         r->records[a->file->index].atoms[a - a->file->atoms].capacity =
             (uint32_t)KLD_MIN(capacity, UINT32_MAX);
@@ -352,10 +353,10 @@ static void measure_file(struct kld_session *ctx, const struct kld_file *file,
 static void record_classes(const struct kld_file *file, uint8_t *classes)
 {
     for (uint32_t i = 0; i < file->nnames; i++)
-        classes[i] = file->classes[i] & (KLD_RECORD_CLASS & ~KLD_RECORD_DISCARDED);
+        classes[i] = file->classes[i] & KLD_RECORD_CLASS;
     for (uint32_t g = 0; g < file->ngroups; g++)
-        if (file->groups[g].discarded)
-            classes[file->groups[g].name] |= KLD_RECORD_DISCARDED;
+        classes[file->groups[g].name] |=
+            KLD_RECORD_GROUP | (file->groups[g].discarded ? KLD_RECORD_DISCARDED : 0);
 }
 
 static void record_atoms(struct recorder *r, const struct kld_file *file,
@@ -523,10 +524,10 @@ static void record_slots(struct recorder *r)
     for (size_t i = 0; i < n; i++) {
         const struct kld_section *s = i < ctx->sections.len ? ctx->sections.data[i] : NULL;
         slots[i].section = KLD_STATE_NONE;
-        if (!s || !s->used || s->used >= s->size)
+        if (!s || s->used >= s->pool_end)
             continue;
         slots[i] = (struct kld_state_slot){
-            .section = s->id, .addr = s->addr + s->used, .size = s->size - s->used};
+            .section = s->id, .addr = s->addr + s->used, .size = s->pool_end - s->used};
     }
     kld_builder_table(&r->b, KLD_T_SLOTS, slots, n, 0, sizeof(*slots));
     kld_builder_table(&r->b, KLD_T_AREAS,

@@ -4,8 +4,8 @@
  *
  *     struct kld_state_contents
  *     uint32_t symbols[nnames]     the symbol of its name i, as in kld_file.ids
- *     uint8_t classes[nnames]      kld_file.classes when groups had been decided; for a group
- *                                  KLD_NAME_GROUP, and KLD_RECORD_DISCARDED if another was kept
+ *     uint8_t classes[nnames]      kld_file.classes when groups had been decided, and bits of
+ *                                  what became of the group of that name
  *     struct kld_state_atom atoms[natoms]
  *     uint32_t areas[nareas]       of merged contents that only later versions of the file use
  *     the format's own bytes */
@@ -19,7 +19,8 @@ struct kld_state_contents {
     uint64_t format_size;
 };
 
-enum { KLD_RECORD_DISCARDED = 1 << 6, KLD_RECORD_CLASS = 0x37 | KLD_RECORD_DISCARDED };
+/* classes: of the signature of a group that the file has */
+enum { KLD_RECORD_DISCARDED = 1 << 6, KLD_RECORD_GROUP = 1 << 7, KLD_RECORD_CLASS = 0x37 };
 
 struct kld_state_atom {
     uint64_t name;  /* kld_name_hash of what the input calls it */

@@ -25,7 +25,7 @@ struct kld_identity {
     int64_t mtime, ctime;
 };
 
-void kld_identity_of(const struct stat *st, struct kld_identity *id);
+struct kld_identity kld_identity_of(const struct stat *st);
 
 /* Every file that the session has opened, or (absent) failed to open, by path; from its arena.
  * Failures are noted with the option "incremental" only. io_posix.c. */

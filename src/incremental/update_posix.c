@@ -35,7 +35,7 @@ static int64_t nanoseconds(struct timespec t)
     return (int64_t)((uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec);
 }
 
-static struct kld_identity identity_of(const struct stat *st)
+struct kld_identity kld_identity_of(const struct stat *st)
 {
     return (struct kld_identity){
         .device = st->st_dev,
@@ -56,7 +56,7 @@ bool kld_identify(struct kld_session *ctx, const char *path, struct kld_identity
         errno = EINVAL;
         return false;
     }
-    *id = identity_of(&st);
+    *id = kld_identity_of(&st);
     return true;
 }
 
@@ -162,7 +162,7 @@ static enum kld_update_problem open_regular(struct kld_update *u, int flags)
         return KLD_UPDATE_IN_USE;
     if (fstat(u->fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size <= 0)
         return KLD_UPDATE_MISSING;
-    u->id = identity_of(&st);
+    u->id = kld_identity_of(&st);
     u->size = u->id.size;
     if (!u->copy && (st.st_nlink != 1 || !is_only_user(u->fd)))
         return KLD_UPDATE_IN_USE;
@@ -212,7 +212,7 @@ static bool is_unchanged(const struct kld_update *u)
     struct stat named, st;
     if (lstat(u->path, &named) != 0 || fstat(u->fd, &st) != 0)
         return false;
-    struct kld_identity id = identity_of(&st);
+    struct kld_identity id = kld_identity_of(&st);
     return is_same_file(&named, &u->id) && kld_same_identity(&id, &u->id);
 }
 
@@ -362,7 +362,7 @@ bool kld_update_commit(struct kld_session *ctx, struct kld_update *u)
         errno = ESTALE;
         return false;
     }
-    u->id = identity_of(&st);
+    u->id = kld_identity_of(&st);
     return true;
 }
 

@@ -1,0 +1,50 @@
+/* elf_update.h - ELF in incremental links: what the state keeps, and how an output is patched.
+ *
+ * elf_record.c writes down what only this format knows, and finds it again. elf_relink.c compares the
+ * files that have changed with what the state says of them, gives their atoms places, and finds out
+ * what refers to what has moved. elf_patch.c makes the bytes. */
+#ifndef KLD_ELF_UPDATE_H
+#define KLD_ELF_UPDATE_H
+
+#include "formats/elf/elf_symtab.h"
+#include "src/incremental/relink.h"
+
+/* KLD_T_FORMAT: one record */
+struct elf_state_record {
+    struct {
+        uint64_t addr, size;
+        uint32_t section, there;
+    } synth[ELF_SYNTH_COUNT];
+    uint64_t tls_start, tls_end, tls_align, image_base, gp_addr;
+    uint32_t got_slots, got_capacity, tlsld;
+    uint32_t nplt, niplt, nplt_got, plt_got_capacity, plt_got_size, plt_header, got_plt_reserved;
+    uint32_t naux; /* slots of KLD_T_AUX in use */
+    uint8_t has_shared_inputs, is_dynamic, no_gotpcrelx, static_tls, needs_tlsld, needs_got_base,
+        textrel, has_assigns, has_islands, unused[7];
+};
+
+/* Behind the atoms of a file: kld_file_record.format */
+struct elf_file_state {
+    uint64_t special; /* hash of what the file says to the linker: properties, attributes, stack */
+    struct elf_symtab_locals locals;
+    uint32_t nlocal_aux, unused;
+    uint32_t local_aux[]; /* slots of its local symbols */
+};
+
+/* Members of kld_updater_ops: elf_record.c */
+void elf_record(struct kld_session *ctx, struct kld_state_builder *b);
+size_t elf_record_file(struct kld_session *ctx, const struct kld_file *file, uint8_t *out);
+uint64_t elf_interface(struct kld_session *ctx, const struct kld_file *file);
+
+/* Hash of what a file says to the linker. */
+uint64_t elf_special_hash(const struct elf_object *obj);
+/* elf_link as it was at the end of the full link, but for symbols. False: refused. */
+bool elf_restore(struct kld_relink *r);
+
+/* elf_relink.c */
+bool elf_relink(struct kld_relink *r);
+
+/* elf_patch.c */
+bool elf_hash_chunk(struct kld_relink *r, const struct kld_state_chunk *chunk, uint64_t hash[2]);
+bool elf_update_seal(struct kld_relink *r);
+#endif
