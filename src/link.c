@@ -140,6 +140,11 @@ static bool run_passes(struct kld_session *ctx)
            pass(ctx, "describe", describe);
 }
 
+static void record(struct kld_session *ctx)
+{
+    kld_incremental_end(ctx);
+}
+
 bool kld_link_passes(struct kld_session *ctx)
 {
     kld_pool_init(ctx, (unsigned)KLD_MIN(ctx->options.threads, UINT32_MAX));

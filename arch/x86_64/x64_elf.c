@@ -6,7 +6,7 @@
 #include "arch/x86_64/x64_plt.h"
 
 #define ROW(number, name, width, pc_relative, kind, address_taken)                                 \
-    [number] = {name, width, pc_relative, ELF_RELOC_##kind, address_taken}
+    [number] = {name, width, pc_relative, ELF_RELOC_##kind, address_taken, 0}
 
 /* pc_relative: the target's own distance; those of GOT slots need the slot.
  * address_taken: PC32 and GOTPCRELX are also those of branches, but of lea and mov as well.
@@ -53,8 +53,9 @@ const struct elf_reloc_info x64_info[X64_NINFO] = {
     ROW(R_X86_64_RELATIVE64, "R_X86_64_RELATIVE64", 8, false, SLOT, false),
     ROW(X64_R_PC32_BND, "R_X86_64_PC32_BND", 4, true, DIRECT, true),
     ROW(X64_R_PLT32_BND, "R_X86_64_PLT32_BND", 4, true, DIRECT, false),
-    ROW(R_X86_64_GOTPCRELX, "R_X86_64_GOTPCRELX", 4, false, SLOT, true),
-    ROW(R_X86_64_REX_GOTPCRELX, "R_X86_64_REX_GOTPCRELX", 4, false, SLOT, true),
+    /* Opcode and ModRM byte, and the prefix, become those of another instruction. */
+    [R_X86_64_GOTPCRELX] = {"R_X86_64_GOTPCRELX", 4, false, ELF_RELOC_SLOT, true, 2},
+    [R_X86_64_REX_GOTPCRELX] = {"R_X86_64_REX_GOTPCRELX", 4, false, ELF_RELOC_SLOT, true, 3},
     ROW(X64_R_CODE_4_GOTPCRELX, "R_X86_64_CODE_4_GOTPCRELX", 4, false, SLOT, true),
     ROW(X64_R_CODE_4_GOTTPOFF, "R_X86_64_CODE_4_GOTTPOFF", 4, false, TLS, false),
     ROW(X64_R_CODE_4_TLSDESC, "R_X86_64_CODE_4_GOTPC32_TLSDESC", 4, false, TLS, false),
@@ -222,6 +223,21 @@ static const struct elf_feature features[] = {
 static const char *const isa_levels[] = {"x86-64-baseline", "x86-64-v2", "x86-64-v3", "x86-64-v4",
                                          NULL};
 
+/* endbr64, if the code begins with it: an indirect branch may come here; jmp rel32 */
+static bool write_jump(uint8_t *out, const uint8_t *code, uint64_t size, uint64_t at, uint64_t to)
+{
+    static const uint8_t endbr64[4] = {0xf3, 0x0f, 0x1e, 0xfa};
+    unsigned n = 0;
+    if (size >= sizeof(endbr64) && memcmp(code, endbr64, sizeof(endbr64)) == 0) {
+        memcpy(out, endbr64, sizeof(endbr64));
+        n = sizeof(endbr64);
+    }
+    int64_t distance = (int64_t)(to - (at + n + 5));
+    out[n] = 0xe9;
+    kld_put32(out + n + 1, (uint32_t)distance);
+    return distance == (int32_t)distance;
+}
+
 const struct elf_arch_ops x64_elf = {
     .machine = EM_X86_64,
     .r_none = R_X86_64_NONE,
@@ -237,6 +253,8 @@ const struct elf_arch_ops x64_elf = {
     .r_tlsdesc = R_X86_64_TLSDESC,
     .info = x64_info,
     .ninfo = X64_NINFO,
+    .jump_size = 9,
+    .write_jump = write_jump,
     .scan = x64_scan,
     .apply = x64_apply,
     .apply_debug = x64_apply_debug,

@@ -22,6 +22,7 @@ struct elf_reloc_info {
     bool pc_relative;   /* S + A - P: needs nothing if the target is local to the output */
     uint8_t kind;       /* enum elf_reloc_kind */
     bool address_taken; /* the target's address becomes data, not just a branch: for icf */
+    uint8_t before;     /* bytes in front of the field that apply may rewrite */
 };
 
 /* The section in which objects say what they were compiled for, where the CPU has one: merged
@@ -137,6 +138,10 @@ struct elf_arch_ops {
     void (*write_plt_got_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot);
     /* .plt.sec entry under -z ibtplt */
     void (*write_plt_sec_entry)(struct kld_session *ctx, uint8_t *out, uint64_t at, uint64_t slot);
+    /* Incremental links: a jump of jump_size bytes at address `at` to code that has moved, and starts
+     * with those bytes of an input. 0: there is none. */
+    uint32_t jump_size;
+    bool (*write_jump)(uint8_t *out, const uint8_t *code, uint64_t size, uint64_t at, uint64_t to);
     bool drops_labels;         /* GNU ld for this CPU takes -X for granted */
     bool execstack_default;    /* objects without .note.GNU-stack need an executable stack */
     uint32_t got_plt_reserved; /* slots at the start of .got.plt */

@@ -216,7 +216,10 @@ static bool got_is_relr(const struct kld_session *ctx, const struct elf_got_entr
 
 void elf_dynrel_of_got(struct kld_session *ctx, const struct elf_got_entry *g, elf_dynrel_list *out)
 {
-    struct elf_dynrels *d = elf_state(ctx)->dynrels;
+    struct elf_link *elf = elf_state(ctx);
+    if (!elf->dynrels)
+        elf->dynrels = KLD_NEW(&ctx->arena, struct elf_dynrels);
+    struct elf_dynrels *d = elf->dynrels;
     size_t first = d->entries.len;
     add_got_entry(ctx, g);
     for (size_t i = first; i < d->entries.len; i++)

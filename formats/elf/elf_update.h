@@ -41,10 +41,41 @@ uint64_t elf_special_hash(const struct elf_object *obj);
 /* elf_link as it was at the end of the full link, but for symbols. False: refused. */
 bool elf_restore(struct kld_relink *r);
 
-/* elf_relink.c */
+/* What a relink of ELF works on. */
+struct elf_relink {
+    struct kld_relink *r;
+    struct kld_session *ctx;
+    struct elf_link *elf;
+    struct kld_worker *worker;
+    uint8_t *old_classes, *new_classes; /* by id: of the file that is being compared */
+    uint8_t *shifted;                   /* by symbol of the state: bits */
+    uint64_t *places;                   /* by id: where what the changed files define is now */
+    KLD_VEC(kld_symid) moved;           /* whose place is not what it was */
+    KLD_VEC(kld_symid) seen;            /* by references as elsewhere than before: S has changed */
+    KLD_VEC(uint32_t) aux_numbers;      /* by index in elf->aux: in KLD_T_AUX; 0: new */
+    size_t first_made;                  /* of ctx->made: new merged contents */
+    size_t first_got;                   /* entries of elf->got from here on are new */
+    size_t first_plt_got;
+    uint32_t naux; /* of KLD_T_AUX in use */
+};
+
+static inline bool elf_is_shifted(const struct elf_relink *e, uint32_t number)
+{
+    return e->shifted[number / 8] >> number % 8 & 1;
+}
+
+/* The id of a symbol of the state, with its slots. */
+kld_symid elf_relink_symbol(struct elf_relink *e, uint32_t number, struct kld_str name);
+
+/* elf_relink.c: kld_updater_ops.relink */
 bool elf_relink(struct kld_relink *r);
 
-/* elf_patch.c */
+/* elf_replace.c: places for the atoms of the changed files, and what has moved by that.
+ * False: refused. */
+bool elf_replace_atoms(struct elf_relink *e);
+
+/* elf_patch.c: queues all bytes that are to change. */
+bool elf_patch(struct elf_relink *e);
 bool elf_hash_chunk(struct kld_relink *r, const struct kld_state_chunk *chunk, uint64_t hash[2]);
 bool elf_update_seal(struct kld_relink *r);
 #endif

@@ -15,6 +15,8 @@ struct kld_incremental {
     size_t nchunks;
     kld_session *relink;                /* the session in which patching was tried */
     uint64_t links, patches, fallbacks; /* of the state */
+    uint64_t options[2], items[2];      /* hashes, before scripts add to them */
+    bool fell_back;
 };
 
 /* First of all: whether the mode can be patched (session.slack), and if there is a state, whether
@@ -23,5 +25,8 @@ bool kld_incremental_begin(struct kld_session *ctx);
 
 /* The output is in place: its state. A state that cannot be written is a warning. */
 void kld_incremental_end(struct kld_session *ctx);
+
+/* The link is done, well or not. */
+void kld_incremental_close(struct kld_session *ctx);
 
 #endif

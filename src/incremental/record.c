@@ -5,6 +5,7 @@
 #include "src/archive.h"
 #include "src/incremental/incremental.h"
 #include "src/layout.h"
+#include "src/merge.h"
 
 /* ---- the contents of a file ---- */
 
@@ -539,8 +540,8 @@ uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
 {
     struct recorder r = {.ctx = ctx, .b.ctx = ctx};
     struct kld_incremental *inc = ctx->incremental;
-    kld_record_options(ctx, r.b.header.options);
-    kld_record_items(ctx, r.b.header.items);
+    memcpy(r.b.header.options, inc->options, sizeof(inc->options));
+    memcpy(r.b.header.items, inc->items, sizeof(inc->items));
     r.b.header.links = inc->links;
     r.b.header.patches = inc->patches;
     r.b.header.fallbacks = inc->fallbacks;

@@ -1,0 +1,710 @@
+/* elf_patch.c - the bytes of an output that is being patched, and what its state then says.
+ *
+ * All places are known. Atoms of changed files are composed as in any link; of the others only the
+ * fields that refer to what has moved are written. Tables are patched entry by entry: GOT, dynamic
+ * relocations, symbol tables, the table of unwind records. */
+#define XXH_INLINE_ALL
+#include "formats/elf/elf_apply.h"
+#include "formats/elf/elf_eh.h"
+#include "formats/elf/elf_update.h"
+#include <stdlib.h>
+#include <xxhash.h>
+#include "src/merge.h"
+
+static const struct kld_section *section_of(const struct elf_relink *e, const struct kld_atom *a)
+{
+    return e->ctx->sections.data[a->section];
+}
+
+/* Bytes in a table that the linker has made. */
+static bool write_synth(struct elf_relink *e, enum elf_synth which, uint64_t offset,
+                        const void *data, uint64_t size)
+{
+    const struct kld_atom *atom = e->elf->synth[which];
+    if (!atom || !kld_in_bounds(offset, size, atom->size)) {
+        e->r->st.damaged = true;
+        return false;
+    }
+    return kld_relink_write_at(e->r, section_of(e, atom), atom->addr + offset, data, size);
+}
+
+/* The table as it is in the output, or NULL. */
+static const uint8_t *read_synth(struct elf_relink *e, enum elf_synth which)
+{
+    const struct kld_atom *atom = e->elf->synth[which];
+    const struct kld_section *s = section_of(e, atom);
+    return kld_relink_output(e->r, s->offset + (atom->addr - s->addr), atom->size);
+}
+
+/* ---- addresses ---- */
+
+static void set_addresses(struct elf_relink *e)
+{
+    struct kld_session *ctx = e->ctx;
+    e->elf->addresses = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
+    for (kld_symid id = 0; id < ctx->nsymbols; id++)
+        e->elf->addresses[id] = kld_relink_known(e->r, id)->value;
+    for (size_t i = 0; i < e->seen.len; i++)
+        e->elf->addresses[e->seen.data[i]] =
+            elf_symbol_address(ctx, &ctx->symbols[e->seen.data[i]]);
+}
+
+/* Mergeable sections of files that are only referred from are not cut up again: their bytes are not
+ * written, and whatever refers to them is something near. */
+static void stand_in_for_pieces(struct elf_relink *e, struct kld_file *file)
+{
+    for (uint32_t i = 0; i < file->natoms; i++) {
+        struct kld_atom *a = &file->atoms[i];
+        if (a->kind != KLD_ATOM_PIECES)
+            continue;
+        struct kld_atom *start = KLD_NEW(&e->ctx->arena, struct kld_atom);
+        start->addr = section_of(e, a)->addr;
+        start->section = a->section;
+        a->pieces->merged = start;
+        a->pieces->count = 0;
+    }
+}
+
+/* ---- atoms ---- */
+
+static uint8_t *compose(struct elf_relink *e, const struct kld_atom *a)
+{
+    uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, a->size);
+    if (a->kind == KLD_ATOM_RECORDS) {
+        elf_eh_write(e->ctx, e->worker, a, out);
+    } else if (a->kind == KLD_ATOM_GENERATED) {
+        a->generate(e->ctx, e->worker, a, out);
+    } else {
+        if (a->data)
+            memcpy(out, a->data, a->size);
+        if (a->nedges)
+            e->ctx->format->apply(e->ctx, e->worker, a, out);
+    }
+    return out;
+}
+
+static bool write_atom(struct elf_relink *e, const struct kld_atom *a)
+{
+    const struct kld_section *s = section_of(e, a);
+    size_t before = e->r->writes.len;
+    if (!a->size || (s->flags & KLD_ATOM_ZERO))
+        return true;
+    if (!kld_relink_write_at(e->r, s, a->addr, compose(e, a), a->size))
+        return false;
+    e->r->natoms += e->r->writes.len > before;
+    return true;
+}
+
+/* What is left where code was that has moved. */
+static bool write_island(struct elf_relink *e, const struct kld_atom *a, uint64_t entry)
+{
+    enum { SIZE = 16 };
+    uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, SIZE);
+    memset(out, e->ctx->arch->code_fill, SIZE);
+    if (!e->elf->arch->write_jump(out, a->data, a->size, entry, a->addr))
+        return kld_relink_refuse(e->r, KLD_WHY_NO_ROOM, "moved code is out of reach");
+    return kld_relink_write_at(e->r, section_of(e, a), entry, out, SIZE);
+}
+
+static bool write_file(struct elf_relink *e, const struct kld_relink_file *rf)
+{
+    for (uint32_t i = 0; i < rf->file->natoms; i++) {
+        const struct kld_atom *a = &rf->file->atoms[i];
+        if (!a->live || a->kind == KLD_ATOM_PIECES)
+            continue;
+        if (!write_atom(e, a))
+            return false;
+        if (rf->atoms[i].entry && !write_island(e, a, rf->atoms[i].entry))
+            return false;
+    }
+    return true;
+}
+
+/* ---- references from elsewhere ---- */
+
+static bool leads_to_shifted(const struct elf_relink *e, const struct elf_object *obj,
+                             const elf_rela *rel)
+{
+    uint32_t sym = ELF64_R_SYM(rel->r_info);
+    return sym >= obj->first_global && sym < obj->nsyms &&
+           elf_is_shifted(e, e->r->numbers[obj->base.ids[sym - obj->first_global]]);
+}
+
+static bool write_field(struct elf_relink *e, const struct kld_atom *a, const elf_rela *rel,
+                        const uint8_t *bytes)
+{
+    const struct elf_arch_ops *arch = e->elf->arch;
+    uint32_t type = ELF64_R_TYPE(rel->r_info);
+    if (type >= arch->ninfo || !kld_in_bounds(rel->r_offset, arch->info[type].width, a->size))
+        return false;
+    uint64_t before = a->flags & KLD_ATOM_ALLOC ? arch->info[type].before : 0;
+    uint64_t start = rel->r_offset - KLD_MIN(before, rel->r_offset);
+    e->r->nreferences++;
+    return kld_relink_write_at(e->r, section_of(e, a), a->addr + start, bytes + start,
+                               rel->r_offset + arch->info[type].width - start);
+}
+
+static bool rewrite_atom(struct elf_relink *e, const struct elf_object *obj,
+                         const struct kld_atom *a)
+{
+    const elf_rela *rels = a->edges;
+    const uint8_t *bytes = NULL;
+    for (uint32_t i = 0; i < a->nedges; i++) {
+        if (!leads_to_shifted(e, obj, &rels[i]))
+            continue;
+        if (!bytes)
+            bytes = compose(e, a);
+        if (!write_field(e, a, &rels[i], bytes))
+            return false;
+    }
+    return true;
+}
+
+static bool rewrite_records(struct elf_relink *e, const struct elf_object *obj)
+{
+    for (const struct elf_eh_section *s = obj->eh ? obj->eh->sections : NULL; s; s = s->next) {
+        bool any = false;
+        for (uint32_t i = 0; i < s->nrelas && !any; i++)
+            any = leads_to_shifted(e, obj, &s->relas[i]);
+        if (any && s->atom->live && !write_atom(e, s->atom))
+            return false;
+    }
+    return true;
+}
+
+static bool rewrite_references(struct elf_relink *e, const struct kld_relink_file *rf)
+{
+    const struct elf_object *obj = elf_object(rf->file);
+    for (uint32_t i = 0; i < rf->file->natoms; i++) {
+        const struct kld_atom *a = &rf->file->atoms[i];
+        if (a->live && a->kind == KLD_ATOM_BYTES && !rewrite_atom(e, obj, a))
+            return false;
+    }
+    return rewrite_records(e, obj);
+}
+
+/* ---- GOT and PLT ---- */
+
+static bool write_got(struct elf_relink *e, const struct elf_got_entry *g)
+{
+    enum { WORDS = 2 };
+    bool pair = g->kind == ELF_GOT_TLSGD || g->kind == ELF_GOT_TLSDESC;
+    uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, 8 * WORDS);
+    elf_write_got_entry(e->ctx, g, out);
+    return write_synth(e, ELF_GOT, 8ull * g->slot, out, pair ? 16 : 8);
+}
+
+static bool write_new_slots(struct elf_relink *e)
+{
+    const struct elf_link *elf = e->elf;
+    for (size_t i = e->first_got; i < elf->got.len; i++)
+        if (!write_got(e, &elf->got.data[i]))
+            return false;
+    for (size_t n = e->first_plt_got; n < elf->plt_got.len; n++) {
+        uint32_t size = elf->plt_got_size;
+        uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, size);
+        elf->arch->write_plt_got_entry(
+            e->ctx, out, elf->plt_got_addr + n * size,
+            elf_got_address(e->ctx, elf_aux(e->ctx, elf->plt_got.data[n])->got));
+        if (!write_synth(e, ELF_PLT_GOT, n * size, out, size))
+            return false;
+    }
+    return true;
+}
+
+/* ---- dynamic relocations ---- */
+
+struct range {
+    uint64_t start, end;
+};
+
+struct dynrels {
+    KLD_VEC(struct range) gone;   /* entries for places in these go */
+    elf_dynrel_list new;          /* and these come, */
+    elf_dynrel_list changed;      /* or take the place of the one that is for the same place */
+};
+
+static int compare_ranges(const void *a, const void *b)
+{
+    uint64_t x = ((const struct range *)a)->start, y = ((const struct range *)b)->start;
+    return x < y ? -1 : x > y;
+}
+
+static int compare_places(const void *a, const void *b)
+{
+    uint64_t x = ((const struct elf_dynrel_entry *)a)->place,
+             y = ((const struct elf_dynrel_entry *)b)->place;
+    return x < y ? -1 : x > y;
+}
+
+static bool is_gone(const struct dynrels *d, uint64_t place)
+{
+    size_t lo = 0, hi = d->gone.len;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (d->gone.data[mid].start <= place)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo && place < d->gone.data[lo - 1].end;
+}
+
+static void collect_dynrels(struct elf_relink *e, struct dynrels *d)
+{
+    struct kld_arena *arena = &e->ctx->arena;
+    elf_dynrel_list list = {0};
+    for (size_t f = 0; f < e->r->files.len; f++) {
+        const struct kld_relink_file *rf = &e->r->files.data[f];
+        struct elf_object *obj = elf_object(rf->file);
+        if (rf->changed) {
+            elf_dynrel_of_file(e->ctx, obj, &d->new);
+            for (uint32_t i = 0; i < rf->old.head.natoms; i++)
+                if (rf->old.atoms[i].live && (rf->old.atoms[i].flags & KLD_ATOM_ALLOC) &&
+                    rf->old.atoms[i].size)
+                    *kld_vec_push(arena, &d->gone) =
+                        (struct range){rf->old.atoms[i].addr,
+                                       rf->old.atoms[i].addr + rf->old.atoms[i].size};
+            continue;
+        }
+        size_t n = 0;
+        for (size_t i = 0; i < obj->dynrels.len; i++) {
+            const struct elf_dynrel *r = &obj->dynrels.data[i];
+            const elf_rela *rel = (const elf_rela *)obj->base.atoms[r->atom].edges + r->edge;
+            if (leads_to_shifted(e, obj, rel))
+                obj->dynrels.data[n++] = *r;
+        }
+        obj->dynrels.len = n;
+        elf_dynrel_of_file(e->ctx, obj, &list);
+    }
+    for (size_t i = e->first_got; i < e->elf->got.len; i++)
+        elf_dynrel_of_got(e->ctx, &e->elf->got.data[i], &d->new);
+    for (size_t i = 0; i < e->seen.len; i++) {
+        struct kld_symbol *sym = &e->ctx->symbols[e->seen.data[i]];
+        uint32_t got = sym->aux ? elf_aux(e->ctx, sym)->got : ELF_NONE;
+        struct elf_got_entry g = {sym, got, ELF_GOT_ADDRESS};
+        if (got != ELF_NONE && write_got(e, &g))
+            elf_dynrel_of_got(e->ctx, &g, &list);
+    }
+    d->changed.data = list.data;
+    d->changed.len = list.len;
+}
+
+static bool put_entry(struct elf_relink *e, uint64_t i, const struct elf_dynrel_entry *entry)
+{
+    uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, 24);
+    elf_put_rela(out, entry);
+    return write_synth(e, ELF_RELA_DYN, 24 * i, out, 24);
+}
+
+/* Entries that are free, or become so, get the new ones. IRELATIVE ones go to the end: their
+ * resolvers may use what the others set up. */
+static bool fill_entries(struct elf_relink *e, struct dynrels *d, const uint64_t *unused, size_t n,
+                         size_t freed)
+{
+    const struct elf_dynrel_entry none = {.type = e->elf->arch->r_none};
+    size_t first = 0, last = n;
+    if (d->new.len > n)
+        return kld_relink_refuse(e->r, KLD_WHY_SLOTS, "no spare dynamic relocations");
+    for (size_t i = 0; i < d->new.len; i++) {
+        bool late = d->new.data[i].type == e->elf->arch->r_irelative;
+        if (!put_entry(e, unused[late ? --last : first++], &d->new.data[i]))
+            return false;
+    }
+    for (size_t i = first; i < last && i < freed; i++)
+        if (!put_entry(e, unused[i], &none))
+            return false;
+    return true;
+}
+
+static bool patch_dynrels(struct elf_relink *e)
+{
+    struct dynrels d = {0};
+    collect_dynrels(e, &d);
+    const struct kld_atom *atom = e->elf->synth[ELF_RELA_DYN];
+    if (!atom || !e->elf->is_dynamic)
+        return (!d.new.len && !d.changed.len) ||
+               kld_relink_refuse(e->r, KLD_WHY_SLOTS, "no dynamic relocations");
+    if (d.gone.len)
+        qsort(d.gone.data, d.gone.len, sizeof(*d.gone.data), compare_ranges);
+    if (d.changed.len)
+        qsort(d.changed.data, d.changed.len, sizeof(*d.changed.data), compare_places);
+    const uint8_t *old = read_synth(e, ELF_RELA_DYN);
+    uint64_t n = atom->size / 24;
+    uint64_t *unused = KLD_NEW_ARRAY(&e->ctx->arena, uint64_t, n + 1), *spare = NULL;
+    size_t nfreed = 0, nspare = 0;
+    spare = KLD_NEW_ARRAY(&e->ctx->arena, uint64_t, n + 1);
+    for (uint64_t i = 0; old && i < n; i++) {
+        struct elf_dynrel_entry key = {.place = kld_get64(old + 24 * i)};
+        if (ELF64_R_TYPE(kld_get64(old + 24 * i + 8)) == e->elf->arch->r_none) {
+            spare[nspare++] = i;
+        } else if (is_gone(&d, key.place)) {
+            unused[nfreed++] = i;
+        } else if (d.changed.len) {
+            const struct elf_dynrel_entry *to = bsearch(&key, d.changed.data, d.changed.len,
+                                                        sizeof(key), compare_places);
+            if (to && !put_entry(e, i, to))
+                return false;
+        }
+    }
+    memcpy(unused + nfreed, spare, nspare * sizeof(*spare));
+    return old && fill_entries(e, &d, unused, nfreed + nspare, nfreed);
+}
+
+/* ---- symbol tables ---- */
+
+/* The record in the output, copied. */
+static Elf64_Sym *copy_symbol(struct elf_relink *e, const struct kld_section *s, uint64_t start,
+                              uint32_t number)
+{
+    const uint8_t *old =
+        kld_relink_output(e->r, s->offset + start + 24ull * number, sizeof(Elf64_Sym));
+    Elf64_Sym *sym = KLD_NEW(&e->ctx->arena, Elf64_Sym);
+    if (old)
+        memcpy(sym, old, sizeof(*sym));
+    return sym;
+}
+
+/* .symtab says where the definition is, .dynsym where others are to see it. */
+static bool patch_symbol(struct elf_relink *e, kld_symid id)
+{
+    const struct kld_symbol *sym = &e->ctx->symbols[id];
+    const struct kld_state_symbol *known = kld_relink_known(e->r, id);
+    const struct kld_atom *symtab = e->elf->synth[ELF_SYMTAB], *dynsym = e->elf->synth[ELF_DYNSYM];
+    uint32_t exported = sym->aux && sym->exported ? elf_aux(e->ctx, sym)->dynsym : ELF_NONE;
+    if (symtab && known->number) {
+        const struct kld_section *s = section_of(e, symtab);
+        Elf64_Sym *out = copy_symbol(e, s, 0, known->number);
+        bool plt = out->st_value != known->place; /* that of an ifunc that is its PLT entry */
+        out->st_size = sym->size;
+        if (!plt)
+            out->st_value = e->places[id];
+        if (!kld_relink_write(e->r, s->offset + 24ull * known->number, (uint8_t *)out,
+                              sizeof(*out)))
+            return false;
+    }
+    if (dynsym && exported != ELF_NONE) {
+        const struct kld_section *s = section_of(e, dynsym);
+        uint64_t start = dynsym->addr - s->addr;
+        Elf64_Sym *out = copy_symbol(e, s, start, exported);
+        if (out->st_value == known->value)
+            out->st_value = elf_symbol_address(e->ctx, sym);
+        out->st_size = sym->size;
+        if (!kld_relink_write(e->r, s->offset + start + 24ull * exported, (uint8_t *)out,
+                              sizeof(*out)))
+            return false;
+    }
+    return true;
+}
+
+static bool patch_locals(struct elf_relink *e, uint32_t f, struct elf_symtab_locals *now)
+{
+    const struct kld_relink_file *rf = &e->r->files.data[f];
+    const struct elf_file_state *state = (const void *)rf->old.format;
+    const struct kld_atom *symtab = e->elf->synth[ELF_SYMTAB], *strtab = e->elf->synth[ELF_STRTAB];
+    uint8_t *symbols, *names;
+    *now = state->locals;
+    if (!symtab || !strtab)
+        return true;
+    const struct kld_section *s = section_of(e, symtab), *n = section_of(e, strtab);
+    if (!kld_in_bounds(24ull * now->first, 24ull * now->capacity, s->size) ||
+        !kld_in_bounds(now->names, now->names_capacity, n->size)) {
+        e->r->st.damaged = true;
+        return false;
+    }
+    if (!elf_symtab_again(e->ctx, f, &state->locals, now, &symbols, &names))
+        return kld_relink_refuse(e->r, KLD_WHY_NO_ROOM, "%s: no room for its local symbols",
+                                 rf->file->path);
+    return kld_relink_write(e->r, s->offset + 24ull * now->first, symbols, 24ull * now->capacity) &&
+           kld_relink_write(e->r, n->offset + now->names, names, now->names_capacity);
+}
+
+/* ---- .eh_frame_hdr ---- */
+
+static int compare_rows(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+struct rows {
+    KLD_VEC(struct range) gone; /* contributions that were */
+    uint64_t *new;
+    size_t nnew;
+};
+
+static void collect_rows(struct elf_relink *e, uint64_t hdr, struct rows *rows)
+{
+    size_t n = 0;
+    for (size_t f = 0; f < e->r->files.len; f++) {
+        const struct kld_relink_file *rf = &e->r->files.data[f];
+        const struct elf_object *obj = elf_object(rf->file);
+        for (uint32_t i = 0; rf->changed && i < rf->old.head.natoms; i++)
+            if (rf->old.atoms[i].live && rf->old.atoms[i].kind == KLD_ATOM_RECORDS)
+                *kld_vec_push(&e->ctx->arena, &rows->gone) = (struct range){
+                    rf->old.atoms[i].addr, rf->old.atoms[i].addr + rf->old.atoms[i].capacity};
+        for (const struct elf_eh_section *s = obj->eh ? obj->eh->sections : NULL; s; s = s->next)
+            n += rf->changed ? s->nrows : 0;
+    }
+    if (rows->gone.len)
+        qsort(rows->gone.data, rows->gone.len, sizeof(struct range), compare_ranges);
+    rows->new = KLD_NEW_ARRAY(&e->ctx->arena, uint64_t, n + 1);
+    for (size_t f = 0; f < e->r->files.len; f++) {
+        const struct elf_object *obj = elf_object(e->r->files.data[f].file);
+        if (!e->r->files.data[f].changed || !obj->eh)
+            continue;
+        for (const struct elf_eh_section *s = obj->eh->sections; s; s = s->next) {
+            elf_eh_rows(e->ctx, obj, s, hdr, rows->new + rows->nnew);
+            rows->nnew += s->nrows;
+        }
+    }
+    if (n)
+        qsort(rows->new, n, sizeof(uint64_t), compare_rows);
+}
+
+static bool patch_eh_hdr(struct elf_relink *e)
+{
+    enum { HEAD = 12, ROW = 8 };
+    const struct kld_atom *atom = e->elf->synth[ELF_EH_FRAME_HDR];
+    if (!atom)
+        return true;
+    const uint8_t *old = read_synth(e, ELF_EH_FRAME_HDR);
+    struct rows rows = {0};
+    collect_rows(e, atom->addr, &rows);
+    uint32_t n = old && atom->size >= HEAD ? kld_get32(old + 8) : 0;
+    if (!old || n > (atom->size - HEAD) / ROW) {
+        e->r->st.damaged = true;
+        return false;
+    }
+    uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, atom->size);
+    memcpy(out, old, HEAD);
+    struct dynrels gone = {.gone = {rows.gone.data, rows.gone.len, rows.gone.cap}};
+    uint64_t at = HEAD;
+    size_t next = 0;
+    for (uint32_t i = 0; i <= n; i++) {
+        uint64_t row = UINT64_MAX;
+        if (i < n) {
+            uint32_t pc = kld_get32(old + HEAD + ROW * i), fde = kld_get32(old + HEAD + ROW * i + 4);
+            if (is_gone(&gone, atom->addr + (uint64_t)(int64_t)(int32_t)fde))
+                continue;
+            row = (uint64_t)(pc ^ 0x80000000) << 32 | fde;
+        }
+        for (; next < rows.nnew && rows.new[next] < row; next++, at += ROW) {
+            if (at + ROW > atom->size)
+                return kld_relink_refuse(e->r, KLD_WHY_NO_ROOM, "no room in .eh_frame_hdr");
+            kld_put32(out + at, (uint32_t)(rows.new[next] >> 32) ^ 0x80000000);
+            kld_put32(out + at + 4, (uint32_t)rows.new[next]);
+        }
+        if (i == n)
+            break;
+        if (at + ROW > atom->size)
+            return kld_relink_refuse(e->r, KLD_WHY_NO_ROOM, "no room in .eh_frame_hdr");
+        memcpy(out + at, old + HEAD + ROW * i, ROW);
+        at += ROW;
+    }
+    kld_put32(out + 8, (uint32_t)((at - HEAD) / ROW));
+    return write_synth(e, ELF_EH_FRAME_HDR, 0, out, atom->size);
+}
+
+/* ---- the state ---- */
+
+static void store_symbol(struct elf_relink *e, kld_symid id)
+{
+    const struct kld_symbol *sym = &e->ctx->symbols[id];
+    const struct kld_state_symbol *known = kld_relink_known(e->r, id);
+    struct kld_state_symbol now = *known;
+    now.needs |= atomic_load_explicit(&sym->flags, memory_order_relaxed);
+    now.aux = e->aux_numbers.data[sym->aux];
+    now.value = e->elf->addresses[id];
+    if (e->places[id]) {
+        now.place = e->places[id];
+        now.size = sym->size;
+    }
+    if (memcmp(&now, known, sizeof(now)) != 0)
+        memcpy(kld_state_edit(&e->r->st, KLD_T_SYMBOLS, e->r->numbers[id], 1), &now, sizeof(now));
+}
+
+/* Slots that are new get numbers; all of them their records. */
+static bool store_aux(struct elf_relink *e, uint32_t *naux)
+{
+    uint64_t n = kld_state_count(&e->r->st, KLD_T_AUX);
+    for (size_t i = 1; i < e->elf->aux.len; i++) {
+        uint32_t number = e->aux_numbers.data[i];
+        if (!number) {
+            if (*naux >= n)
+                return kld_relink_refuse(e->r, KLD_WHY_SLOTS, "no room for more slots");
+            e->aux_numbers.data[i] = number = (*naux)++;
+        }
+        const struct elf_aux *now = &e->elf->aux.data[i];
+        if (memcmp(kld_state_get(&e->r->st, KLD_T_AUX, number, 1), now, sizeof(*now)) != 0)
+            memcpy(kld_state_edit(&e->r->st, KLD_T_AUX, number, 1), now, sizeof(*now));
+    }
+    return true;
+}
+
+static void store_format(struct elf_relink *e, uint32_t naux)
+{
+    const struct elf_state_record *known = kld_state_get(&e->r->st, KLD_T_FORMAT, 0, 1);
+    struct elf_state_record now = *known;
+    now.got_slots = e->elf->got_slots;
+    now.nplt_got = (uint32_t)e->elf->plt_got.len;
+    now.naux = naux;
+    if (memcmp(&now, known, sizeof(now)) != 0)
+        memcpy(kld_state_edit(&e->r->st, KLD_T_FORMAT, 0, 1), &now, sizeof(now));
+}
+
+static void store_format_of_file(struct elf_relink *e, const struct kld_relink_file *rf,
+                                 const struct elf_symtab_locals *locals, uint8_t *to)
+{
+    const struct elf_object *obj = elf_object(rf->file);
+    struct elf_file_state *state = (void *)to;
+    state->special = elf_special_hash(obj);
+    state->locals = *locals;
+    for (uint32_t i = 0; i < obj->nlocals; i++)
+        if (obj->locals[i]->aux)
+            state->local_aux[state->nlocal_aux++] = e->aux_numbers.data[obj->locals[i]->aux];
+}
+
+static void store_file(struct elf_relink *e, const struct kld_relink_file *rf,
+                       const struct elf_symtab_locals *locals)
+{
+    const struct kld_file *file = rf->file;
+    struct kld_state_contents head = {.nnames = file->nnames,
+                                      .nglobals = file->nglobals,
+                                      .natoms = file->natoms,
+                                      .nareas = (uint32_t)rf->areas.len,
+                                      .format_size = elf_record_file(e->ctx, file, NULL)};
+    struct kld_file_record to;
+    uint64_t size = kld_record_parts(&head, NULL, &to);
+    uint8_t *block = kld_arena_alloc(&e->ctx->arena, size, 8);
+    kld_record_parts(&head, block, &to);
+    memcpy(block, &head, sizeof(head));
+    for (uint32_t i = 0; i < file->nnames; i++) {
+        to.symbols[i] = e->r->numbers[file->ids[i]];
+        to.classes[i] = file->classes[i] & KLD_RECORD_CLASS;
+    }
+    for (uint32_t g = 0; g < file->ngroups; g++)
+        to.classes[file->groups[g].name] |=
+            KLD_RECORD_GROUP | (file->groups[g].discarded ? KLD_RECORD_DISCARDED : 0);
+    if (file->natoms)
+        memcpy(to.atoms, rf->atoms, file->natoms * sizeof(*to.atoms));
+    if (rf->areas.len)
+        memcpy(to.areas, rf->areas.data, rf->areas.len * sizeof(*to.areas));
+    store_format_of_file(e, rf, locals, to.format);
+    struct kld_state_file *entry = kld_state_edit(&e->r->st, KLD_T_FILES, rf->number, 1);
+    if (size <= entry->contents_capacity) {
+        memcpy(kld_state_edit(&e->r->st, KLD_T_HEAP, entry->contents, size), block, size);
+    } else {
+        uint64_t capacity = kld_align_up(size + size / 2, 8);
+        entry->contents = kld_state_add(&e->r->st, block, size, capacity);
+        entry->contents_capacity = capacity;
+    }
+    entry->contents_size = size;
+}
+
+static bool store(struct elf_relink *e, const struct elf_symtab_locals *locals)
+{
+    uint32_t naux = ((const struct elf_state_record *)kld_state_get(&e->r->st, KLD_T_FORMAT, 0, 1))
+                        ->naux;
+    if (!store_aux(e, &naux))
+        return false;
+    for (kld_symid id = 0; id < e->ctx->nsymbols; id++)
+        store_symbol(e, id);
+    for (size_t f = 0; f < e->r->files.len; f++)
+        if (e->r->files.data[f].changed)
+            store_file(e, &e->r->files.data[f], &locals[f]);
+    store_format(e, naux);
+    return true;
+}
+
+/* ---- all of it ---- */
+
+static bool patch_files(struct elf_relink *e)
+{
+    for (size_t i = e->first_made; i < e->ctx->made.len; i++)
+        if (!write_atom(e, e->ctx->made.data[i]))
+            return false;
+    for (size_t f = 0; f < e->r->files.len; f++) {
+        const struct kld_relink_file *rf = &e->r->files.data[f];
+        if (rf->changed ? !write_file(e, rf) : !rewrite_references(e, rf))
+            return false;
+    }
+    return true;
+}
+
+static void prepare_referrers(struct elf_relink *e)
+{
+    for (size_t f = 0; f < e->r->files.len; f++) {
+        struct kld_file *file = e->r->files.data[f].file;
+        if (e->r->files.data[f].changed)
+            continue;
+        stand_in_for_pieces(e, file);
+        e->ctx->format->scan(e->ctx, e->worker, file);
+        elf_eh_settle(elf_object(file));
+    }
+}
+
+bool elf_patch(struct elf_relink *e)
+{
+    set_addresses(e);
+    prepare_referrers(e);
+    struct elf_symtab_locals *locals =
+        KLD_NEW_ARRAY(&e->ctx->arena, struct elf_symtab_locals, e->r->files.len);
+    bool done = patch_files(e) && write_new_slots(e) && patch_dynrels(e) && patch_eh_hdr(e);
+    for (size_t i = 0; done && i < e->moved.len; i++)
+        done = patch_symbol(e, e->moved.data[i]);
+    for (size_t i = 0; done && i < e->seen.len; i++)
+        done = patch_symbol(e, e->seen.data[i]);
+    for (uint32_t f = 0; done && f < e->r->files.len; f++)
+        if (e->r->files.data[f].changed)
+            done = patch_locals(e, f, &locals[f]);
+    kld_checkpoint(e->ctx);
+    return done && !kld_has_failed(e->ctx) && store(e, locals);
+}
+
+/* ---- build id ---- */
+
+bool elf_hash_chunk(struct kld_relink *r, const struct kld_state_chunk *chunk, uint64_t hash[2])
+{
+    struct kld_session *ctx = r->ctx;
+    const struct elf_state_record *known = kld_state_get(&r->st, KLD_T_FORMAT, 0, 1);
+    const uint8_t *bytes = kld_relink_output(r, chunk->offset, chunk->size);
+    if (!bytes || r->st.header->tables[KLD_T_FORMAT].stride != sizeof(*known))
+        return false;
+    uint64_t offset = 0;
+    uint8_t id[32];
+    size_t length = 0;
+    if (known->synth[ELF_NOTE_BUILD_ID].there &&
+        known->synth[ELF_NOTE_BUILD_ID].section < ctx->sections.len) {
+        struct kld_atom note = {.addr = known->synth[ELF_NOTE_BUILD_ID].addr,
+                                .section = known->synth[ELF_NOTE_BUILD_ID].section};
+        struct elf_link *elf = elf_state(ctx);
+        struct kld_atom *old = elf->synth[ELF_NOTE_BUILD_ID];
+        elf->synth[ELF_NOTE_BUILD_ID] = &note;
+        length = elf_build_id(ctx, NULL, 0, id, &offset);
+        elf->synth[ELF_NOTE_BUILD_ID] = old;
+    }
+    if (length && offset < chunk->offset + chunk->size && chunk->offset < offset + length) {
+        uint8_t *copy = KLD_NEW_ARRAY(&ctx->arena, uint8_t, chunk->size);
+        memcpy(copy, bytes, chunk->size);
+        if (offset >= chunk->offset && kld_in_bounds(offset - chunk->offset, length, chunk->size))
+            memset(copy + (offset - chunk->offset), 0, length);
+        bytes = copy;
+    }
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, chunk->size));
+    memcpy(hash, canonical.digest, sizeof(canonical.digest));
+    return true;
+}
+
+bool elf_update_seal(struct kld_relink *r)
+{
+    uint64_t n = kld_state_count(&r->st, KLD_T_CHUNKS), offset;
+    const struct kld_state_chunk *chunks = kld_state_get(&r->st, KLD_T_CHUNKS, 0, n);
+    uint8_t *hashes = KLD_NEW_ARRAY(&r->ctx->arena, uint8_t, 16 * n + 1);
+    uint8_t *id = KLD_NEW_ARRAY(&r->ctx->arena, uint8_t, 32);
+    for (uint64_t i = 0; i < n; i++)
+        memcpy(hashes + 16 * i, chunks[i].hash, 16);
+    size_t length = elf_build_id(r->ctx, hashes, 16 * n, id, &offset);
+    return !length || kld_relink_write(r, offset, id, length);
+}

@@ -1,0 +1,206 @@
+/* incremental.c - the beginning and the end of an incremental link. */
+#include "src/incremental/incremental.h"
+#include "src/incremental/record.h"
+#include "src/incremental/relink.h"
+#include "src/incremental/store.h"
+
+static const char *slug_of(enum kld_reason reason)
+{
+    switch (reason) {
+    case KLD_WHY_NOT_ASKED: break;
+#define KLD_REASON(number, name, slug)                                                             \
+    case KLD_WHY_##name: return slug;
+#include "src/incremental/reasons.def"
+#undef KLD_REASON
+    }
+    return "";
+}
+
+/* ---- modes ---- */
+
+/* What cannot be patched, as the option that asks for it; or NULL. */
+static const char *unpatchable(const struct kld_session *ctx)
+{
+    const struct kld_options *o = &ctx->options;
+    if (o->kind == KLD_KIND_RELOCATABLE)
+        return "-r";
+    if (o->emit_relocs)
+        return "--emit-relocs";
+    if (o->icf != KLD_ICF_NONE)
+        return "--icf";
+    if (o->strip == KLD_STRIP_ALL)
+        return "-s";
+    if (o->compress_debug != KLD_COMPRESS_NONE)
+        return "--compress-debug-sections";
+    if (o->output_memory)
+        return "an output in memory";
+    return NULL;
+}
+
+/* Reports that only a full link has the facts for. */
+static const char *full_report(const struct kld_options *o)
+{
+    if (o->map)
+        return "--Map";
+    if (o->cref)
+        return "--cref";
+    if (o->reproduce)
+        return "--reproduce";
+    if (o->why_extract)
+        return "--why-extract";
+    if (o->print_gc_sections)
+        return "--print-gc-sections";
+    if (o->trace || o->trace_symbol.len)
+        return "--trace";
+    return NULL;
+}
+
+/* ---- trying ---- */
+
+static void hear(void *context, const kld_message *message)
+{
+    struct kld_relink *r = context;
+    if (message->severity == KLD_ERROR && !r->error)
+        r->error =
+            kld_arena_strndup(&r->link->arena, message->text, strlen(message->text));
+}
+
+static bool refuse_state(struct kld_relink *r, enum kld_state_problem problem)
+{
+    switch (problem) {
+    case KLD_STATE_OK: return false;
+    case KLD_STATE_DAMAGED:
+        return kld_relink_refuse(r, KLD_WHY_STATE_DAMAGED, "the state is damaged");
+    case KLD_STATE_VERSION:
+        return kld_relink_refuse(r, KLD_WHY_STATE_VERSION, "the state is another linker's");
+    case KLD_STATE_UNTRUSTED:
+        return kld_relink_refuse(r, KLD_WHY_STATE_UNTRUSTED, "the last patch was not finished");
+    }
+    return false;
+}
+
+/* The recovery point of the session in which patching is tried. */
+static bool relink_or_run_out(struct kld_relink *r)
+{
+    if (setjmp(r->ctx->oom))
+        return kld_relink_refuse(r, KLD_WHY_ERRORS, "out of memory");
+    kld_pool_init(r->ctx, 1);
+    kld_io_init(r->ctx);
+    kld_undefined_init(r->ctx);
+    return kld_relink(r);
+}
+
+static bool try(struct kld_session *ctx, struct kld_relink *r)
+{
+    struct kld_incremental *inc = ctx->incremental;
+    void *data;
+    size_t length;
+    bool busy = false;
+    r->link = ctx;
+    r->update.fd = -1;
+    inc->stored = inc->store.open(inc->store.context, &data, &length, &busy);
+    if (busy)
+        return kld_relink_refuse(r, KLD_WHY_OUTPUT_BUSY, "another link is using the state");
+    if (!inc->stored || ctx->options.incremental == KLD_INCREMENTAL_FULL)
+        return false;
+    if (refuse_state(r, kld_state_open(&r->st, &ctx->arena, data, length)) || r->reason)
+        return false;
+    inc->links = r->st.header->links;
+    inc->patches = r->st.header->patches;
+    inc->fallbacks = r->st.header->fallbacks;
+    const char *report = full_report(&ctx->options);
+    if (report)
+        return kld_relink_refuse(r, KLD_WHY_OPTIONS, "%s needs a full link", report);
+    kld_host host = ctx->host;
+    host.message = hear;
+    host.context = r;
+    host.open_file = NULL;
+    host.close_file = NULL;
+    host.temporary_file = NULL;
+    host.print = NULL;
+    host.environment = NULL;
+    if (ctx->host.open_file || ctx->host.context)
+        host.alloc = NULL, host.free = NULL;
+    inc->relink = r->ctx = kld_new(&host);
+    if (!r->ctx)
+        return kld_relink_refuse(r, KLD_WHY_ERRORS, "out of memory");
+    r->ctx->options = ctx->options;
+    return relink_or_run_out(r);
+}
+
+static void report(struct kld_session *ctx, const struct kld_relink *r, bool patched)
+{
+    ctx->state_io.outcome = patched     ? KLD_OUTCOME_PATCHED
+                            : r->reason ? KLD_OUTCOME_FELL_BACK_FULL
+                                        : KLD_OUTCOME_FULL;
+    if (r->reason)
+        ctx->state_io.reason = kld_arena_printf(&ctx->arena, "%d %s: %s", r->reason,
+                                                slug_of(r->reason), r->text);
+    if (!ctx->options.incremental_report)
+        return;
+    uint32_t changed = 0;
+    for (size_t i = 0; i < r->files.len; i++)
+        changed += r->files.data[i].changed;
+    if (patched)
+        kld_note(ctx, "incremental", NULL,
+                 "incremental: PATCHED: %u files changed, %u atoms written, %u moved, "
+                 "%u references",
+                 changed, r->natoms, r->nmoved, r->nreferences);
+    else if (r->reason)
+        kld_note(ctx, "incremental", NULL, "incremental: FELL_BACK_FULL: %s",
+                 ctx->state_io.reason);
+    else
+        kld_note(ctx, "incremental", NULL, "incremental: FULL");
+}
+
+bool kld_incremental_begin(struct kld_session *ctx)
+{
+    if (ctx->options.incremental == KLD_INCREMENTAL_OFF)
+        return false;
+    struct kld_relink *r = KLD_NEW(&ctx->arena, struct kld_relink);
+    const char *mode = unpatchable(ctx);
+    if (mode) {
+        r->link = ctx;
+        kld_relink_refuse(r, KLD_WHY_MODE, "the output of a link with %s cannot be patched", mode);
+        report(ctx, r, false);
+        return false;
+    }
+    struct kld_incremental *inc = ctx->incremental = KLD_NEW(&ctx->arena, struct kld_incremental);
+    kld_record_options(ctx, inc->options);
+    kld_record_items(ctx, inc->items);
+    inc->store = *kld_store(ctx);
+    bool patched = try(ctx, r);
+    inc->fell_back = r->reason != 0;
+    report(ctx, r, patched);
+    kld_update_close(ctx, &r->update);
+    return patched;
+}
+
+/* ---- the state of a full link ---- */
+
+void kld_incremental_end(struct kld_session *ctx)
+{
+    struct kld_incremental *inc = ctx->incremental;
+    size_t length = 0;
+    if (!inc || !ctx->slack)
+        return;
+    inc->links++;
+    inc->fallbacks += inc->fell_back;
+    uint8_t *state = kld_record_link(ctx, &length);
+    if (!state || !inc->store.replace(inc->store.context, state, length)) {
+        inc->store.discard(inc->store.context);
+        kld_warning(ctx, "incremental-state", NULL,
+                    "cannot write the state of the link: the next one will be a full one");
+    }
+}
+
+void kld_incremental_close(struct kld_session *ctx)
+{
+    struct kld_incremental *inc = ctx->incremental;
+    if (!inc)
+        return;
+    inc->store.close(inc->store.context);
+    if (inc->relink)
+        kld_free(inc->relink);
+    ctx->incremental = NULL;
+}
