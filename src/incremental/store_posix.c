@@ -27,10 +27,14 @@ static const char *path_of(struct file_store *store)
     return store->path;
 }
 
+/* The lock ends at once, although a child that another thread of the host has just forked may have
+ * the file open, too. */
 static void close_file(struct file_store *store)
 {
-    if (store->fd >= 0)
+    if (store->fd >= 0) {
+        flock(store->fd, LOCK_UN);
         close(store->fd);
+    }
     store->fd = -1;
 }
 

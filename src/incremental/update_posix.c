@@ -114,14 +114,21 @@ static bool take_lease(int fd)
 #endif
 }
 
+static void end_lease(int fd)
+{
+#ifdef F_SETLEASE
+    fcntl(fd, F_SETLEASE, F_UNLCK); /* fails if there is none */
+#else
+    (void)fd;
+#endif
+}
+
 /* What opens the file in between waits for that long. */
 static bool is_only_user(int fd)
 {
     if (!take_lease(fd))
         return false;
-#ifdef F_SETLEASE
-    fcntl(fd, F_SETLEASE, F_UNLCK); /* may be gone already: then its end was asked for */
-#endif
+    end_lease(fd);
     return true;
 }
 
@@ -335,7 +342,9 @@ bool kld_update_write(struct kld_session *ctx, struct kld_update *u, uint64_t of
     return kld_io_write_all(u->fd, data, length, offset, false);
 }
 
-/* Both keep the file open for writing, and what is so cannot be executed. */
+/* Mapping and descriptor both keep the file open for writing, and what is so cannot be executed. The
+ * lease and the lock end at once, although a child that another thread of the host has just forked
+ * may have them, too. */
 static bool let_go(struct kld_update *u)
 {
     int fd = u->fd;
@@ -343,6 +352,10 @@ static bool let_go(struct kld_update *u)
     if (u->bytes)
         munmap((void *)u->bytes, (size_t)u->size);
     u->bytes = NULL;
+    if (fd >= 0) {
+        end_lease(fd);
+        flock(fd, LOCK_UN);
+    }
     return fd < 0 || close(fd) == 0 || errno == EINTR;
 }
 
