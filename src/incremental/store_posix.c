@@ -73,9 +73,9 @@ static bool open_locked(struct file_store *store, bool *busy)
     return false;
 }
 
-/* Private: the link marks in memory what it has done, and only pages that it touches are read. The
- * bytes are those of the file until they are touched, so a file that somebody cuts short while it is
- * mapped is a bus error, as with any input; links do not do that to one another. */
+/* Private: the link marks in memory what it has done, and only pages that it touches are read. A file
+ * that somebody cuts short while it is mapped is a bus error, as with any input; links do not do that
+ * to one another. */
 static bool map(struct file_store *store)
 {
     struct stat st;
