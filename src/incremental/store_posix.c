@@ -140,7 +140,7 @@ static bool file_replace(void *context, const void *data, size_t length)
     if (fd < 0)
         return false;
     flock(fd, LOCK_EX | LOCK_NB); /* if there are no locks here, nothing is lost */
-    bool ok = kld_io_write_all(fd, data, length, 0, false) && rename(temporary, path) == 0;
+    bool ok = kld_io_write_all(fd, data, length, 0, false) && kld_io_replace(temporary, path);
     int error = errno;
     if (!ok) {
         unlink(temporary);

@@ -245,6 +245,15 @@ CASE(update_inputs_are_identified)
     kld_free(s);
 }
 
+CASE(update_knows_the_start_of_the_machine)
+{
+    char id[KLD_BOOT_ID_SIZE], again[KLD_BOOT_ID_SIZE];
+    bool known = kld_boot_id(id);
+    CHECK(kld_boot_id(again) == known);
+    CHECK(memcmp(id, again, sizeof(id)) == 0);
+    CHECK(known == (id[0] != 0));
+}
+
 /* ---- others who have it ---- */
 
 static bool hold_open(void *arg)
