@@ -51,6 +51,11 @@ const char *kld_io_real_path(struct kld_session *ctx, const char *path);
 char *kld_io_follow(struct kld_session *ctx, const char *path);
 /* Opens a new file beside path, under a hidden *name that is announced. -1 with errno. */
 int kld_io_create_temporary(struct kld_session *ctx, const char *path, unsigned mode, char **name);
+/* Gives the file at path a hidden *name beside it that nothing had, which is announced. False with
+ * errno: nothing was changed. */
+bool kld_io_hide(struct kld_session *ctx, const char *path, char **name);
+/* Gives a temporary file its final name, atomically; what had that name is gone. False with errno. */
+bool kld_io_replace(const char *temporary, const char *path);
 /* Tells the host which file to remove should a signal end the process; NULL: none any more. There
  * is one at a time. */
 void kld_io_announce(struct kld_session *ctx, const char *temporary);

@@ -348,13 +348,20 @@ void kld_io_announce(struct kld_session *ctx, const char *temporary)
         ctx->host.temporary_file(ctx->host.context, temporary);
 }
 
+enum { MOST_TEMPORARIES = 1000 };
+
+static char *temporary_name(struct kld_session *ctx, const char *path, unsigned number)
+{
+    return kld_arena_printf(&ctx->arena, "%.*s.kld-%ld-%u", (int)directory_length(path), path,
+                            (long)getpid(), number);
+}
+
 /* Mode: what the kernel leaves of it with the umask, which nobody can ask for without changing
  * it. */
 int kld_io_create_temporary(struct kld_session *ctx, const char *path, unsigned mode, char **name)
 {
-    int dir = (int)directory_length(path);
-    for (unsigned i = 0; i < 1000; i++) {
-        *name = kld_arena_printf(&ctx->arena, "%.*s.kld-%ld-%u", dir, path, (long)getpid(), i);
+    for (unsigned i = 0; i < MOST_TEMPORARIES; i++) {
+        *name = temporary_name(ctx, path, i);
         int fd = open(*name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
         if (fd >= 0) {
             kld_io_announce(ctx, *name);
@@ -365,6 +372,60 @@ int kld_io_create_temporary(struct kld_session *ctx, const char *path, unsigned 
     }
     *name = NULL;
     return -1;
+}
+
+/* For file systems that cannot rename to free names only: an empty file keeps the name for us. */
+static bool hide_over(struct kld_session *ctx, const char *path, char **name)
+{
+    int fd = kld_io_create_temporary(ctx, path, 0600, name);
+    if (fd < 0)
+        return false;
+    close(fd);
+    if (rename(path, *name) == 0)
+        return true;
+    int error = errno;
+    unlink(*name);
+    kld_io_announce(ctx, NULL);
+    *name = NULL;
+    errno = error;
+    return false;
+}
+
+/* Announced before it is done: a signal in between removes nothing, or what is left of somebody. */
+bool kld_io_hide(struct kld_session *ctx, const char *path, char **name)
+{
+    errno = EINVAL;
+#ifdef RENAME_NOREPLACE
+    for (unsigned i = 0; i < MOST_TEMPORARIES; i++) {
+        *name = temporary_name(ctx, path, i);
+        kld_io_announce(ctx, *name);
+        if (renameat2(AT_FDCWD, path, AT_FDCWD, *name, RENAME_NOREPLACE) == 0)
+            return true;
+        if (errno != EEXIST)
+            break;
+    }
+    int error = errno;
+    kld_io_announce(ctx, NULL);
+    errno = error;
+#endif
+    *name = NULL;
+    return (errno == EINVAL || errno == ENOSYS) && hide_over(ctx, path, name);
+}
+
+/* ext4 takes a file that replaces another for one that must survive a power failure, and starts to
+ * write all of it to the disk before rename returns: 40 ms for 200 MB. It does not if the two swap
+ * their names. */
+bool kld_io_replace(const char *temporary, const char *path)
+{
+#ifdef RENAME_EXCHANGE
+    struct stat st;
+    if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+        renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_EXCHANGE) == 0) {
+        unlink(temporary);
+        return true;
+    }
+#endif
+    return rename(temporary, path) == 0;
 }
 
 /* Devices and pipes are written as they are. */
@@ -496,7 +557,7 @@ bool kld_output_commit(struct kld_session *ctx, struct kld_output *out)
     if (!ok)
         fail(ctx, out->path, "cannot write output file", errno);
     if (ok && out->temporary) {
-        ok = rename(out->temporary, out->path) == 0;
+        ok = kld_io_replace(out->temporary, out->path);
         if (!ok)
             fail(ctx, out->path, "cannot rename output file into place", errno);
     }

@@ -132,12 +132,13 @@ struct kld_memory_block *kld_store_read(struct kld_session *ctx)
     if (store->open == memory_open)
         return &io->kept;
     drop(ctx, &io->serialized);
-    void *data;
-    size_t length;
+    void *data = NULL;
+    size_t length = 0;
     bool busy;
-    if (store->open(store->context, &data, &length, &busy)) {
+    if (store->open(store->context, &data, &length, &busy) && data) {
         grow(ctx, &io->serialized, length);
-        memcpy(io->serialized.data, data, length);
+        if (length)
+            memcpy(io->serialized.data, data, length);
         io->serialized.length = length;
     }
     store->close(store->context);

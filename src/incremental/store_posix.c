@@ -27,10 +27,14 @@ static const char *path_of(struct file_store *store)
     return store->path;
 }
 
+/* The lock ends at once, although a child that another thread of the host has just forked may have
+ * the file open, too. */
 static void close_file(struct file_store *store)
 {
-    if (store->fd >= 0)
+    if (store->fd >= 0) {
+        flock(store->fd, LOCK_UN);
         close(store->fd);
+    }
     store->fd = -1;
 }
 
@@ -69,9 +73,9 @@ static bool open_locked(struct file_store *store, bool *busy)
     return false;
 }
 
-/* Private: the link marks in memory what it has done, and only pages that it touches are read. The
- * bytes are those of the file until they are touched, so a file that somebody cuts short while it is
- * mapped is a bus error, as with any input; links do not do that to one another. */
+/* Private: the link marks in memory what it has done, and only pages that it touches are read. A file
+ * that somebody cuts short while it is mapped is a bus error, as with any input; links do not do that
+ * to one another. */
 static bool map(struct file_store *store)
 {
     struct stat st;
@@ -136,7 +140,7 @@ static bool file_replace(void *context, const void *data, size_t length)
     if (fd < 0)
         return false;
     flock(fd, LOCK_EX | LOCK_NB); /* if there are no locks here, nothing is lost */
-    bool ok = kld_io_write_all(fd, data, length, 0, false) && rename(temporary, path) == 0;
+    bool ok = kld_io_write_all(fd, data, length, 0, false) && kld_io_replace(temporary, path);
     int error = errno;
     if (!ok) {
         unlink(temporary);

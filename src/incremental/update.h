@@ -9,6 +9,9 @@
  * that takes the output's name at commit, as the output of a full link does, and costs the copying
  * instead of the linking.
  *
+ * open and start may run out of memory, which jumps: keep the kld_update where the failed link finds
+ * it and closes it.
+ *
  * While the output is being patched its hidden name is the one that is announced to the host
  * (kld_host.temporary_file): no other temporary file may be made between start and commit. */
 #ifndef KLD_SRC_INCREMENTAL_UPDATE_H
@@ -50,6 +53,13 @@ bool kld_identify(struct kld_session *ctx, const char *path, struct kld_identity
 /* Of an input, by the path that it is opened with. False with errno; ENOTSUP if the host provides
  * the files: the file system knows nothing of what it would hand out. From any thread. */
 bool kld_identify_input(struct kld_session *ctx, const char *path, struct kld_identity *id);
+
+/* Which start of the machine this is. Nothing that is written for a link is forced to the disk, so
+ * when the machine stops, what was written shortly before may be lost, and leave zeros in a file of the
+ * right identity: a state that was written before the last start is not to be trusted. False: not
+ * known, id is zero. */
+enum { KLD_BOOT_ID_SIZE = 36 };
+bool kld_boot_id(char id[KLD_BOOT_ID_SIZE]);
 
 enum kld_update_problem {
     KLD_UPDATE_OK,

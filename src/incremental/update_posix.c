@@ -69,6 +69,17 @@ bool kld_identify_input(struct kld_session *ctx, const char *path, struct kld_id
     return kld_identify(ctx, kld_io_real_path(ctx, path), id);
 }
 
+bool kld_boot_id(char id[KLD_BOOT_ID_SIZE])
+{
+    memset(id, 0, KLD_BOOT_ID_SIZE);
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t n = read(fd, id, KLD_BOOT_ID_SIZE);
+    close(fd);
+    return n == KLD_BOOT_ID_SIZE;
+}
+
 static bool is_same_file(const struct stat *st, const struct kld_identity *id)
 {
     return st->st_dev == id->device && st->st_ino == id->inode;
@@ -114,14 +125,21 @@ static bool take_lease(int fd)
 #endif
 }
 
+static void end_lease(int fd)
+{
+#ifdef F_SETLEASE
+    fcntl(fd, F_SETLEASE, F_UNLCK); /* fails if there is none */
+#else
+    (void)fd;
+#endif
+}
+
 /* What opens the file in between waits for that long. */
 static bool is_only_user(int fd)
 {
     if (!take_lease(fd))
         return false;
-#ifdef F_SETLEASE
-    fcntl(fd, F_SETLEASE, F_UNLCK); /* may be gone already: then its end was asked for */
-#endif
+    end_lease(fd);
     return true;
 }
 
@@ -228,28 +246,12 @@ static void forget_hidden(struct kld_session *ctx, struct kld_update *u)
     kld_io_announce(ctx, NULL);
 }
 
-/* An empty file keeps the hidden name for us, whatever other links do. It is announced before it
- * becomes the output: a signal in between removes no more than the empty one. */
-static bool reserve_hidden(struct kld_session *ctx, struct kld_update *u)
-{
-    int fd = kld_io_create_temporary(ctx, u->path, 0600, &u->hidden);
-    if (fd < 0)
-        return false;
-    close(fd);
-    return true;
-}
-
 static bool start_in_place(struct kld_session *ctx, struct kld_update *u)
 {
     if (!is_unchanged(u))
         return refuse(u, KLD_UPDATE_CHANGED);
-    if (!reserve_hidden(ctx, u))
+    if (!kld_io_hide(ctx, u->path, &u->hidden))
         return refuse(u, KLD_UPDATE_READ_ONLY);
-    if (rename(u->path, u->hidden) != 0) {
-        unlink(u->hidden);
-        forget_hidden(ctx, u);
-        return refuse(u, KLD_UPDATE_READ_ONLY);
-    }
     /* Now that no one can find it any more. What was renamed may be another link's output that took
      * the name a moment ago. */
     struct stat st;
@@ -335,7 +337,9 @@ bool kld_update_write(struct kld_session *ctx, struct kld_update *u, uint64_t of
     return kld_io_write_all(u->fd, data, length, offset, false);
 }
 
-/* Both keep the file open for writing, and what is so cannot be executed. */
+/* Mapping and descriptor both keep the file open for writing, and what is so cannot be executed. The
+ * lease and the lock end at once, although a child that another thread of the host has just forked
+ * may have them, too. */
 static bool let_go(struct kld_update *u)
 {
     int fd = u->fd;
@@ -343,6 +347,10 @@ static bool let_go(struct kld_update *u)
     if (u->bytes)
         munmap((void *)u->bytes, (size_t)u->size);
     u->bytes = NULL;
+    if (fd >= 0) {
+        end_lease(fd);
+        flock(fd, LOCK_UN);
+    }
     return fd < 0 || close(fd) == 0 || errno == EINTR;
 }
 
@@ -350,7 +358,7 @@ bool kld_update_commit(struct kld_session *ctx, struct kld_update *u)
 {
     struct stat mine, st;
     /* Some file systems say only when it is closed that the disk is full. */
-    if (fstat(u->fd, &mine) != 0 || !let_go(u) || rename(u->hidden, u->path) != 0)
+    if (fstat(u->fd, &mine) != 0 || !let_go(u) || !kld_io_replace(u->hidden, u->path))
         return false;
     /* Should a signal end the process here, it removes a name that is not there any more. */
     forget_hidden(ctx, u);
