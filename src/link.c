@@ -5,6 +5,7 @@
 #include "src/depfile.h"
 #include "src/gc.h"
 #include "src/icf.h"
+#include "src/incremental/incremental.h"
 #include "src/layout.h"
 #include "src/mapfile.h"
 #include "src/merge.h"
@@ -15,19 +16,11 @@
 
 /* ---- passes that are no more than a few calls ---- */
 
-/* Whether the layout is to have room for edits: not in the modes that are never patched. */
-static bool wants_slack(const struct kld_session *ctx)
-{
-    const struct kld_options *o = &ctx->options;
-    return o->incremental != KLD_INCREMENTAL_OFF && ctx->format && ctx->format->updater &&
-           o->kind != KLD_KIND_RELOCATABLE && !o->emit_relocs && o->icf == KLD_ICF_NONE &&
-           o->strip != KLD_STRIP_ALL && o->compress_debug == KLD_COMPRESS_NONE;
-}
-
 static void load(struct kld_session *ctx)
 {
     kld_load(ctx);
-    ctx->slack = wants_slack(ctx); /* the format is known now */
+    /* The mode is one for it, and now the format is known. */
+    ctx->slack = ctx->incremental && ctx->format && ctx->format->updater;
     if (!kld_has_failed(ctx))
         kld_report_extracted(ctx);
 }
@@ -150,10 +143,15 @@ bool kld_link_passes(struct kld_session *ctx)
     kld_pool_init(ctx, (unsigned)KLD_MIN(ctx->options.threads, UINT32_MAX));
     kld_io_init(ctx);
     kld_undefined_init(ctx);
-    bool done = run_passes(ctx);
+    /* With --incremental, the output of the last link may be all but right. */
+    bool patched = kld_checkpoint(ctx) && kld_incremental_begin(ctx);
+    bool done = patched || run_passes(ctx);
     kld_reproduce(ctx); /* a link that failed, too */
     /* The output has its name, if all went well. */
-    done = kld_checkpoint(ctx) && done && pass(ctx, "commit", commit);
+    if (!patched)
+        done = kld_checkpoint(ctx) && done && pass(ctx, "commit", commit) &&
+               pass(ctx, "record", record);
     kld_report_statistics(ctx);
+    kld_incremental_close(ctx);
     return done;
 }

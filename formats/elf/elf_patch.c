@@ -219,9 +219,9 @@ struct range {
 };
 
 struct dynrels {
-    KLD_VEC(struct range) gone;   /* entries for places in these go */
-    elf_dynrel_list new;          /* and these come, */
-    elf_dynrel_list changed;      /* or take the place of the one that is for the same place */
+    KLD_VEC(struct range) gone; /* entries for places in these go */
+    elf_dynrel_list new;        /* and these come, */
+    elf_dynrel_list changed;    /* or take the place of the one that is for the same place */
 };
 
 static int compare_ranges(const void *a, const void *b)
@@ -262,9 +262,8 @@ static void collect_dynrels(struct elf_relink *e, struct dynrels *d)
             for (uint32_t i = 0; i < rf->old.head.natoms; i++)
                 if (rf->old.atoms[i].live && (rf->old.atoms[i].flags & KLD_ATOM_ALLOC) &&
                     rf->old.atoms[i].size)
-                    *kld_vec_push(arena, &d->gone) =
-                        (struct range){rf->old.atoms[i].addr,
-                                       rf->old.atoms[i].addr + rf->old.atoms[i].size};
+                    *kld_vec_push(arena, &d->gone) = (struct range){
+                        rf->old.atoms[i].addr, rf->old.atoms[i].addr + rf->old.atoms[i].size};
             continue;
         }
         size_t n = 0;
@@ -341,8 +340,8 @@ static bool patch_dynrels(struct elf_relink *e)
         } else if (is_gone(&d, key.place)) {
             unused[nfreed++] = i;
         } else if (d.changed.len) {
-            const struct elf_dynrel_entry *to = bsearch(&key, d.changed.data, d.changed.len,
-                                                        sizeof(key), compare_places);
+            const struct elf_dynrel_entry *to =
+                bsearch(&key, d.changed.data, d.changed.len, sizeof(key), compare_places);
             if (to && !put_entry(e, i, to))
                 return false;
         }
@@ -484,7 +483,8 @@ static bool patch_eh_hdr(struct elf_relink *e)
     for (uint32_t i = 0; i <= n; i++) {
         uint64_t row = UINT64_MAX;
         if (i < n) {
-            uint32_t pc = kld_get32(old + HEAD + ROW * i), fde = kld_get32(old + HEAD + ROW * i + 4);
+            uint32_t pc = kld_get32(old + HEAD + ROW * i),
+                     fde = kld_get32(old + HEAD + ROW * i + 4);
             if (is_gone(&gone, atom->addr + (uint64_t)(int64_t)(int32_t)fde))
                 continue;
             row = (uint64_t)(pc ^ 0x80000000) << 32 | fde;
@@ -604,8 +604,8 @@ static void store_file(struct elf_relink *e, const struct kld_relink_file *rf,
 
 static bool store(struct elf_relink *e, const struct elf_symtab_locals *locals)
 {
-    uint32_t naux = ((const struct elf_state_record *)kld_state_get(&e->r->st, KLD_T_FORMAT, 0, 1))
-                        ->naux;
+    uint32_t naux =
+        ((const struct elf_state_record *)kld_state_get(&e->r->st, KLD_T_FORMAT, 0, 1))->naux;
     if (!store_aux(e, &naux))
         return false;
     for (kld_symid id = 0; id < e->ctx->nsymbols; id++)

@@ -94,8 +94,8 @@ static bool decide_groups(struct elf_relink *e, struct kld_relink_file *rf)
     }
     for (uint32_t i = 0; i < rf->old.head.nnames; i++) {
         kld_symid id = e->r->ids[rf->old.symbols[i]] - 1;
-        bool kept = (rf->old.classes[i] & (KLD_RECORD_GROUP | KLD_RECORD_DISCARDED)) ==
-                    KLD_RECORD_GROUP;
+        bool kept =
+            (rf->old.classes[i] & (KLD_RECORD_GROUP | KLD_RECORD_DISCARDED)) == KLD_RECORD_GROUP;
         if (kept && !(e->new_classes[id] & KLD_RECORD_GROUP))
             return kld_relink_refuse(e->r, KLD_WHY_COMDAT, "%s does not have a group any more",
                                      file->path);
@@ -230,8 +230,7 @@ static bool bind_symbol(struct elf_relink *e, const struct kld_relink_file *rf, 
     if (from->st_size != known->size &&
         (common || ((known->bits & KLD_STATE_SYM_EXPORTED) && type != KLD_TYPE_FUNCTION)))
         return REFUSE(SYMBOL_CHANGED, name, "%s: size of %.*s", path);
-    if ((ELF64_ST_BIND(from->st_info) == STB_GNU_UNIQUE) !=
-        !!(known->bits & KLD_STATE_SYM_UNIQUE))
+    if ((ELF64_ST_BIND(from->st_info) == STB_GNU_UNIQUE) != !!(known->bits & KLD_STATE_SYM_UNIQUE))
         return REFUSE(SYMBOL_CHANGED, name, "%s: binding of %.*s", path);
     if (common) {
         if (known->kind != KLD_SYM_DEFINED || known->value % KLD_MAX(from->st_value, 1u))
@@ -279,8 +278,8 @@ static bool load_atoms(struct elf_relink *e, struct kld_relink_file *rf)
     }
     e->ctx->format->make_atoms(e->ctx, e->worker, rf->file);
     if (elf_special_hash(elf_object(rf->file)) != state->special)
-        return kld_relink_refuse(e->r, KLD_WHY_SECTION,
-                                 "%s: properties or attributes have changed", rf->file->path);
+        return kld_relink_refuse(e->r, KLD_WHY_SECTION, "%s: properties or attributes have changed",
+                                 rf->file->path);
     return true;
 }
 

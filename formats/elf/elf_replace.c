@@ -7,6 +7,7 @@
  * there (an island): for code that is entered at its start alone. All else that has moved is *seen*
  * elsewhere, and what refers to it is applied anew. Data never moves that others know by name. */
 #include "formats/elf/elf_eh.h"
+#include "formats/elf/elf_gc.h"
 #include "formats/elf/elf_update.h"
 #include "src/incremental/slack.h"
 #include "src/layout.h"
@@ -36,8 +37,7 @@ static uint32_t *match_atoms(struct elf_relink *e, const struct kld_relink_file 
         match[i] = KLD_STATE_NONE;
         for (uint32_t at = (uint32_t)name & (size - 1); table[at]; at = (at + 1) & (size - 1)) {
             uint32_t k = table[at] - 1;
-            if (rf->old.atoms[k].name != name || taken[k] ||
-                rf->old.atoms[k].section != a->section)
+            if (rf->old.atoms[k].name != name || taken[k] || rf->old.atoms[k].section != a->section)
                 continue;
             taken[k] = 1;
             match[i] = k;
@@ -271,7 +271,8 @@ static bool place_atom(struct elf_relink *e, struct kld_relink_file *rf, uint32_
         return refuse_room(e, a);
     }
     if (was) {
-        to->entry = from->entry ? from->entry : from->addr; /* of the island, if there will be one */
+        to->entry =
+            from->entry ? from->entry : from->addr; /* of the island, if there will be one */
         e->r->nmoved++;
     }
     return true;
@@ -484,7 +485,8 @@ static bool is_pinned(const struct elf_relink *e, const struct kld_symbol *sym)
 /* Whether S is that of a PLT entry. */
 static bool is_plt(const struct kld_symbol *sym)
 {
-    return sym->aux && (sym->type == KLD_TYPE_IFUNC || kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT));
+    return sym->aux &&
+           (sym->type == KLD_TYPE_IFUNC || kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT));
 }
 
 /* A symbol of a changed file: where it is now, and where references see it. */
@@ -523,8 +525,7 @@ static bool find_moved(struct elf_relink *e, struct kld_relink_file *rf)
     for (uint32_t i = 0; i < file->nglobals; i++) {
         const struct kld_symbol *sym = &e->ctx->symbols[file->ids[i]];
         if (sym->file == file && sym->kind == KLD_SYM_DEFINED && !sym->in_section &&
-            sym->index == elf_object(file)->first_global + i &&
-            !settle_symbol(e, rf, file->ids[i]))
+            sym->index == elf_object(file)->first_global + i && !settle_symbol(e, rf, file->ids[i]))
             return false;
     }
     return true;

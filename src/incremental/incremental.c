@@ -3,13 +3,15 @@
 #include "src/incremental/record.h"
 #include "src/incremental/relink.h"
 #include "src/incremental/store.h"
+#include "src/undefined.h"
 
 static const char *slug_of(enum kld_reason reason)
 {
     switch (reason) {
     case KLD_WHY_NOT_ASKED: break;
 #define KLD_REASON(number, name, slug)                                                             \
-    case KLD_WHY_##name: return slug;
+    case KLD_WHY_##name:                                                                           \
+        return slug;
 #include "src/incremental/reasons.def"
 #undef KLD_REASON
     }
@@ -40,7 +42,7 @@ static const char *unpatchable(const struct kld_session *ctx)
 /* Reports that only a full link has the facts for. */
 static const char *full_report(const struct kld_options *o)
 {
-    if (o->map)
+    if (o->map_file)
         return "--Map";
     if (o->cref)
         return "--cref";
@@ -61,8 +63,7 @@ static void hear(void *context, const kld_message *message)
 {
     struct kld_relink *r = context;
     if (message->severity == KLD_ERROR && !r->error)
-        r->error =
-            kld_arena_strndup(&r->link->arena, message->text, strlen(message->text));
+        r->error = kld_arena_strndup(&r->link->arena, message->text, strlen(message->text));
 }
 
 static bool refuse_state(struct kld_relink *r, enum kld_state_problem problem)
@@ -134,8 +135,8 @@ static void report(struct kld_session *ctx, const struct kld_relink *r, bool pat
                             : r->reason ? KLD_OUTCOME_FELL_BACK_FULL
                                         : KLD_OUTCOME_FULL;
     if (r->reason)
-        ctx->state_io.reason = kld_arena_printf(&ctx->arena, "%d %s: %s", r->reason,
-                                                slug_of(r->reason), r->text);
+        ctx->state_io.reason =
+            kld_arena_printf(&ctx->arena, "%d %s: %s", r->reason, slug_of(r->reason), r->text);
     if (!ctx->options.incremental_report)
         return;
     uint32_t changed = 0;
@@ -147,8 +148,7 @@ static void report(struct kld_session *ctx, const struct kld_relink *r, bool pat
                  "%u references",
                  changed, r->natoms, r->nmoved, r->nreferences);
     else if (r->reason)
-        kld_note(ctx, "incremental", NULL, "incremental: FELL_BACK_FULL: %s",
-                 ctx->state_io.reason);
+        kld_note(ctx, "incremental", NULL, "incremental: FELL_BACK_FULL: %s", ctx->state_io.reason);
     else
         kld_note(ctx, "incremental", NULL, "incremental: FULL");
 }

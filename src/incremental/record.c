@@ -545,7 +545,9 @@ uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
     r.b.header.links = inc->links;
     r.b.header.patches = inc->patches;
     r.b.header.fallbacks = inc->fallbacks;
-    r.b.header.boot = kld_state_boot();
+    kld_boot_id(r.b.header.boot);
+    if (!kld_identify(ctx, ctx->options.output, &r.b.header.output))
+        return NULL;
     strncpy(r.b.header.arch, ctx->arch->name, sizeof(r.b.header.arch) - 1);
     strncpy(r.b.header.format, ctx->format->name, sizeof(r.b.header.format) - 1);
     list_inputs(&r);

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 #include "src/archive.h"
+#include "src/incremental/incremental.h"
 #include "src/inputs.h"
 #include "src/layout.h"
 
@@ -45,12 +46,10 @@ static bool is_sound(struct kld_relink *r)
 static bool check_request(struct kld_relink *r)
 {
     const struct kld_state_header *h = r->st.header;
-    uint64_t hash[2];
-    kld_record_options(r->link, hash);
-    if (memcmp(hash, h->options, sizeof(hash)) != 0)
+    const struct kld_incremental *inc = r->link->incremental;
+    if (memcmp(inc->options, h->options, sizeof(h->options)) != 0)
         return kld_relink_refuse(r, KLD_WHY_OPTIONS, "other options than those of the last link");
-    kld_record_items(r->link, hash);
-    if (memcmp(hash, h->items, sizeof(hash)) != 0)
+    if (memcmp(inc->items, h->items, sizeof(h->items)) != 0)
         return kld_relink_refuse(r, KLD_WHY_INPUTS,
                                  "the list of inputs is not that of the last link");
     return true;
@@ -62,11 +61,6 @@ static bool same_file(const struct kld_identity *a, const struct kld_identity *b
 {
     return a->device == b->device && a->inode == b->inode && a->size == b->size &&
            a->mtime == b->mtime;
-}
-
-static bool is_file(const struct kld_identity *id)
-{
-    return id->inode != 0;
 }
 
 /* The hashes that were made when the output was written still hold. */
@@ -94,8 +88,12 @@ static bool open_output(struct kld_relink *r)
     if (!same_file(&now, &h->output))
         return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED,
                                  "%s is not the file that the last link wrote", path);
-    switch (kld_update_open(r->link, path, &r->update)) {
+    enum kld_update_problem problem = kld_update_open(r->link, path, &r->update);
+    if (problem == KLD_UPDATE_IN_USE) /* that costs the copying, but not the linking */
+        problem = kld_update_open_copy(r->link, path, &r->update);
+    switch (problem) {
     case KLD_UPDATE_OK: break;
+    case KLD_UPDATE_CHANGED:
     case KLD_UPDATE_MISSING:
         return kld_relink_refuse(r, KLD_WHY_NO_OUTPUT, "%s cannot be opened", path);
     case KLD_UPDATE_READ_ONLY:
@@ -611,7 +609,7 @@ static bool commit(struct kld_relink *r, const kld_state_store *store)
             return kld_relink_refuse(r, KLD_WHY_OUTPUT_READ_ONLY, "%s cannot be written", path);
     }
     r->st.header->output = r->update.id;
-    r->st.header->boot = kld_state_boot();
+    kld_boot_id(r->st.header->boot);
     r->st.header->patches++;
     /* The output is right in any case; with this state the next link is a full one. */
     return kld_state_flush(&r->st, store) || true;
@@ -621,8 +619,10 @@ static bool commit(struct kld_relink *r, const kld_state_store *store)
 
 static bool is_trusted(const struct kld_relink *r)
 {
-    uint64_t boot = kld_state_boot();
-    return r->update.id.ctime == r->st.header->output.ctime && boot && boot == r->st.header->boot;
+    /* A crash of the system may have lost writes in any order. */
+    char boot[KLD_BOOT_ID_SIZE];
+    return r->update.id.ctime == r->st.header->output.ctime && kld_boot_id(boot) &&
+           memcmp(boot, r->st.header->boot, sizeof(boot)) == 0;
 }
 
 bool kld_relink(struct kld_relink *r)

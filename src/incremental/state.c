@@ -1,7 +1,5 @@
 #define XXH_INLINE_ALL
 #include "src/incremental/state.h"
-#include <fcntl.h>
-#include <unistd.h>
 #include <xxhash.h>
 #include "src/session.h"
 
@@ -26,19 +24,6 @@ void kld_state_build(uint64_t build[2])
     XXH128_hash_t hash = XXH3_128bits(text, sizeof(text));
     build[0] = hash.low64;
     build[1] = hash.high64;
-}
-
-/* A crash of the system may lose writes in any order; what was written before the last boot is
- * checked against its hashes. 0 where that is not known. */
-uint64_t kld_state_boot(void)
-{
-    char text[64];
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t n = read(fd, text, sizeof(text));
-    close(fd);
-    return n > 0 ? XXH3_64bits(text, (size_t)n) : 0;
 }
 
 static uint64_t header_hash(const struct kld_state_header *h)

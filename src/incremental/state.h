@@ -39,7 +39,7 @@ struct kld_state_header {
     uint64_t build[2];             /* of the linker */
     uint64_t options[2], items[2]; /* hashes: kld_state_options, kld_state_items */
     struct kld_identity output;
-    uint64_t boot;                      /* of the system, when the output was last written */
+    char boot[KLD_BOOT_ID_SIZE + 4];    /* kld_boot_id when the output was last written */
     uint64_t links, patches, fallbacks; /* counted since the first link of this output */
     uint64_t length;                    /* of the state */
     uint64_t sums, sums_capacity;       /* offset and number of page hashes */
@@ -211,6 +211,5 @@ uint8_t *kld_builder_finish(struct kld_state_builder *b, size_t *length);
 
 /* The identity of the linker that is running, and of the boot of the system. */
 void kld_state_build(uint64_t build[2]);
-uint64_t kld_state_boot(void);
 
 #endif

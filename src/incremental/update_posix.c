@@ -365,7 +365,7 @@ bool kld_update_commit(struct kld_session *ctx, struct kld_update *u)
     u->started = false;
     if (lstat(u->path, &st) != 0)
         return false;
-    u->id = identity_of(&mine);
+    u->id = kld_identity_of(&mine);
     if (!is_same_file(&st, &u->id) || st.st_size != mine.st_size) {
         errno = ESTALE;
         return false;
