@@ -6,9 +6,11 @@
  *
  * .debug_info: a unit whose only attribute is a block that takes up the rest. Its abbreviation is in an
  * atom of .debug_abbrev. .debug_aranges: gdb wants no unit to have two tables, so that there are empty
- * units for tables to refer to, in an atom of .debug_info: one for every 64 bytes of .debug_aranges. Two
- * gaps never begin in the same 64 bytes, for a gap is of 32 bytes and so is the shortest table between
- * two.
+ * units for tables to refer to, in an atom of .debug_info: one for every 32 bytes of .debug_aranges, which
+ * is the size of the smallest table.
+ *
+ * .debug_addr, .debug_str_offsets: readelf wants tables without gaps, in the order of the units that
+ * they are of. They have a pool alone.
  *
  * Sources: DWARF 5, 6.1.2 (aranges), 6.2.4 (line tables), 6.4.1 (.debug_frame), 7; LSB Core 5.0, 10.6
  * (.eh_frame). */
@@ -19,7 +21,7 @@
 
 /* DWARF's numbers */
 enum {
-    DW_TAG_partial_unit = 0x3c,
+    DW_TAG_compile_unit = 0x11,
     DW_AT_const_value = 0x1c,
     DW_FORM_block4 = 0x04,
     DW_LNS_negate_stmt = 6,
@@ -32,20 +34,19 @@ enum {
     FILLER = 1,
     EMPTY = 2,
     EMPTY_UNIT = UNIT_HEAD + 1,
-    ARANGES_GRAIN = 64,
-    ARANGES_POOL = 16 << 10, /* of slack.c: at least */
+    ARANGES_GRAIN = 32,
 };
 
 static const uint8_t abbreviations[] = {
     FILLER,
-    DW_TAG_partial_unit,
+    DW_TAG_compile_unit,
     0,
     DW_AT_const_value,
     DW_FORM_block4,
     0,
     0, /* no children */
     EMPTY,
-    DW_TAG_partial_unit,
+    DW_TAG_compile_unit,
     0,
     0,
     0, /* nor attributes */
@@ -182,35 +183,36 @@ static const struct row {
     bool alloc;
     enum kld_slack_kind kind;
     uint32_t least, granule;
+    uint32_t pool; /* at least */
     void (*fill)(const struct gap *g);
     enum needs needs;
 } rows[] = {
-    {".text", true, true, KLD_SLACK_CODE, 1, 1, fill_code, NOTHING},
-    {".rodata", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".data", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".data.rel.ro", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".bss", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".eh_frame", false, true, KLD_SLACK_DATA, 16, 4, fill_eh_frame, NOTHING},
-    {".gcc_except_table", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".sdata", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".sbss", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".ldata", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".lrodata", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".lbss", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".debug_info", false, false, KLD_SLACK_DATA, UNIT_HEAD + 5, 1, fill_info, ABBREV},
-    {".debug_abbrev", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".debug_line", false, false, KLD_SLACK_DATA, 26, 1, fill_line, NOTHING},
-    {".debug_str", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".debug_line_str", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".debug_rnglists", false, false, KLD_SLACK_DATA, 12, 1, fill_lists, NOTHING},
-    {".debug_loclists", false, false, KLD_SLACK_DATA, 12, 1, fill_lists, NOTHING},
-    {".debug_str_offsets", false, false, KLD_SLACK_DATA, 8, 4, fill_str_offsets, NOTHING},
-    {".debug_addr", false, false, KLD_SLACK_DATA, 8, 8, fill_addr, NOTHING},
-    {".debug_aranges", false, false, KLD_SLACK_DATA, 32, 16, fill_aranges, UNITS},
-    {".debug_frame", false, false, KLD_SLACK_DATA, 16, 4, fill_debug_frame, NOTHING},
-    {".debug_ranges", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".debug_loc", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".comment", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
+    {".text", true, true, KLD_SLACK_CODE, 1, 1, 16 << 10, fill_code, NOTHING},
+    {".rodata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".data", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".data.rel.ro", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".bss", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".eh_frame", false, true, KLD_SLACK_DATA, 16, 4, 4 << 10, fill_eh_frame, NOTHING},
+    {".gcc_except_table", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".sdata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".sbss", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".ldata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".lrodata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".lbss", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".debug_info", false, false, KLD_SLACK_DATA, UNIT_HEAD + 5, 1, 16 << 10, fill_info, ABBREV},
+    {".debug_abbrev", false, false, KLD_SLACK_DATA, 1, 1, 16 << 10, fill_zero, NOTHING},
+    {".debug_line", false, false, KLD_SLACK_DATA, 26, 1, 16 << 10, fill_line, NOTHING},
+    {".debug_str", false, false, KLD_SLACK_DATA, 1, 1, 16 << 10, fill_zero, NOTHING},
+    {".debug_line_str", false, false, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".debug_rnglists", false, false, KLD_SLACK_DATA, 12, 1, 4 << 10, fill_lists, NOTHING},
+    {".debug_loclists", false, false, KLD_SLACK_DATA, 12, 1, 16 << 10, fill_lists, NOTHING},
+    {".debug_str_offsets", false, false, KLD_SLACK_DATA, 8, 4, 4 << 10, fill_str_offsets, NOTHING},
+    {".debug_addr", false, false, KLD_SLACK_DATA, 8, 8, 4 << 10, fill_addr, NOTHING},
+    {".debug_aranges", false, false, KLD_SLACK_DATA, 32, 16, 1 << 10, fill_aranges, UNITS},
+    {".debug_frame", false, false, KLD_SLACK_DATA, 16, 4, 4 << 10, fill_debug_frame, NOTHING},
+    {".debug_ranges", false, false, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".debug_loc", false, false, KLD_SLACK_DATA, 1, 1, 16 << 10, fill_zero, NOTHING},
+    {".comment", false, false, KLD_SLACK_DATA, 1, 1, 0, fill_zero, NOTHING},
 };
 
 static bool has_name(const struct row *row, const char *name)
@@ -240,7 +242,7 @@ static bool has_what_it_needs(const struct kld_session *ctx, const struct row *r
 
 static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const struct kld_section *s)
 {
-    struct kld_slack_rule rule = {KLD_SLACK_NONE, 1, 1, false};
+    struct kld_slack_rule rule = {.kind = KLD_SLACK_NONE, .least = 1, .granule = 1};
     const struct row *row = row_of(s);
     bool is_contents = s->type == SHT_PROGBITS || s->type == SHT_NOBITS;
     if (!row || !is_contents || (s->format_flags & SHF_LINK_ORDER) || (s->flags & KLD_ATOM_TLS) ||
@@ -251,6 +253,8 @@ static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const str
     rule.kind = row->kind;
     rule.least = row->least;
     rule.granule = row->granule;
+    rule.pool = row->pool;
+    rule.tight = row->fill == fill_addr || row->fill == fill_str_offsets;
     /* The terminator of .eh_frame is for those who walk it without .eh_frame_hdr. */
     rule.ends = row->fill == fill_eh_frame && elf_is_eh_terminator(s->atoms.data[s->atoms.len - 1]);
     return rule;
@@ -314,7 +318,7 @@ void elf_slack_synth(struct kld_session *ctx)
         return;
     /* At most, with all gaps and the pool */
     uint64_t used = size + 64ull * count + kld_slack_spare(ctx, KLD_SLACK_DATA, size);
-    uint64_t room = used + kld_slack_spare(ctx, KLD_SLACK_DATA, used) + ARANGES_POOL;
+    uint64_t room = used + kld_slack_spare(ctx, KLD_SLACK_DATA, used) + row_of(aranges)->pool;
     uint64_t n = room / ARANGES_GRAIN + 1;
     struct kld_atom *units =
         elf_make(ctx, ELF_FILLER_UNITS, ".debug_info", SHT_PROGBITS, 0, 0, 0, n * EMPTY_UNIT);
