@@ -136,7 +136,7 @@ static void fill_line(const struct gap *g)
     memset(g->out + HEADER, DW_LNS_negate_stmt, g->size - HEADER);
 }
 
-/* .debug_rnglists, .debug_loclists: no offsets, and then DW_RLE_end_of_list and its like. */
+/* .debug_rnglists, .debug_loclists: no offsets, and then DW_RLE_end_of_list and its like, one at least. */
 static void fill_lists(const struct gap *g)
 {
     begin(g);
@@ -199,19 +199,19 @@ static const struct row {
     {".ldata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
     {".lrodata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
     {".lbss", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
-    {".debug_info", false, false, KLD_SLACK_DATA, UNIT_HEAD + 5, 1, 16 << 10, fill_info, ABBREV},
+    {".debug_info", false, false, KLD_SLACK_DATA, UNIT_HEAD + 6, 1, 16 << 10, fill_info, ABBREV},
     {".debug_abbrev", false, false, KLD_SLACK_DATA, 1, 1, 16 << 10, fill_zero, NOTHING},
     {".debug_line", false, false, KLD_SLACK_DATA, 26, 1, 16 << 10, fill_line, NOTHING},
     {".debug_str", false, false, KLD_SLACK_DATA, 1, 1, 16 << 10, fill_zero, NOTHING},
     {".debug_line_str", false, false, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
-    {".debug_rnglists", false, false, KLD_SLACK_DATA, 12, 1, 4 << 10, fill_lists, NOTHING},
-    {".debug_loclists", false, false, KLD_SLACK_DATA, 12, 1, 16 << 10, fill_lists, NOTHING},
+    {".debug_rnglists", false, false, KLD_SLACK_DATA, 13, 1, 4 << 10, fill_lists, NOTHING},
+    {".debug_loclists", false, false, KLD_SLACK_DATA, 13, 1, 16 << 10, fill_lists, NOTHING},
     {".debug_str_offsets", false, false, KLD_SLACK_DATA, 8, 4, 4 << 10, fill_str_offsets, NOTHING},
     {".debug_addr", false, false, KLD_SLACK_DATA, 8, 8, 4 << 10, fill_addr, NOTHING},
     {".debug_aranges", false, false, KLD_SLACK_DATA, 32, 16, 1 << 10, fill_aranges, UNITS},
     {".debug_frame", false, false, KLD_SLACK_DATA, 16, 4, 4 << 10, fill_debug_frame, NOTHING},
-    {".debug_ranges", false, false, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
-    {".debug_loc", false, false, KLD_SLACK_DATA, 1, 1, 16 << 10, fill_zero, NOTHING},
+    {".debug_ranges", false, false, KLD_SLACK_DATA, 16, 16, 4 << 10, fill_zero, NOTHING},
+    {".debug_loc", false, false, KLD_SLACK_DATA, 16, 16, 16 << 10, fill_zero, NOTHING},
     {".comment", false, false, KLD_SLACK_DATA, 1, 1, 0, fill_zero, NOTHING},
 };
 
