@@ -25,6 +25,8 @@ enum {
     DW_AT_const_value = 0x1c,
     DW_FORM_block4 = 0x04,
     DW_LNS_negate_stmt = 6,
+    DW_LLE_default_location = 5,
+    DW_OP_nop = 0x96,
 };
 
 enum {
@@ -34,6 +36,7 @@ enum {
     FILLER = 1,
     EMPTY = 2,
     EMPTY_UNIT = UNIT_HEAD + 1,
+    LEAST_LOCLISTS = 12 + 4 + 1 + 5 + 1,
     ARANGES_GRAIN = 32,
 };
 
@@ -136,12 +139,28 @@ static void fill_line(const struct gap *g)
     memset(g->out + HEADER, DW_LNS_negate_stmt, g->size - HEADER);
 }
 
-/* .debug_rnglists, .debug_loclists: no offsets, and then DW_RLE_end_of_list and its like, one at least. */
-static void fill_lists(const struct gap *g)
+/* .debug_rnglists: no offsets, and then DW_RLE_end_of_list and its like, one at least. */
+static void fill_rnglists(const struct gap *g)
 {
     begin(g);
     put16(g->out + 4, 5);
     g->out[6] = 8;
+}
+
+/* One list, to which one offset leads: in all other places (that are none) it is what an expression
+ * that does nothing says. readelf wants lists without gaps between them. */
+static void fill_loclists(const struct gap *g)
+{
+    uint64_t length = g->size - LEAST_LOCLISTS;
+    uint8_t *at = g->out + 12;
+    fill_rnglists(g);
+    g->out[8] = 1;
+    kld_put32(at, 4);
+    at[4] = DW_LLE_default_location;
+    for (unsigned i = 0; i < 5; i++)
+        at[5 + i] = (uint8_t)((length >> 7 * i & 0x7f) | (i < 4 ? 0x80 : 0));
+    memset(at + 10, DW_OP_nop, length);
+    at[10 + length] = 0; /* DW_LLE_end_of_list */
 }
 
 static void fill_str_offsets(const struct gap *g)
@@ -204,8 +223,9 @@ static const struct row {
     {".debug_line", false, false, KLD_SLACK_DATA, 26, 1, 16 << 10, fill_line, NOTHING},
     {".debug_str", false, false, KLD_SLACK_DATA, 1, 1, 16 << 10, fill_zero, NOTHING},
     {".debug_line_str", false, false, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
-    {".debug_rnglists", false, false, KLD_SLACK_DATA, 13, 1, 4 << 10, fill_lists, NOTHING},
-    {".debug_loclists", false, false, KLD_SLACK_DATA, 13, 1, 16 << 10, fill_lists, NOTHING},
+    {".debug_rnglists", false, false, KLD_SLACK_DATA, 13, 1, 4 << 10, fill_rnglists, NOTHING},
+    {".debug_loclists", false, false, KLD_SLACK_DATA, LEAST_LOCLISTS, 1, 16 << 10, fill_loclists,
+     NOTHING},
     {".debug_str_offsets", false, false, KLD_SLACK_DATA, 8, 4, 4 << 10, fill_str_offsets, NOTHING},
     {".debug_addr", false, false, KLD_SLACK_DATA, 8, 8, 4 << 10, fill_addr, NOTHING},
     {".debug_aranges", false, false, KLD_SLACK_DATA, 32, 16, 1 << 10, fill_aranges, UNITS},

@@ -86,12 +86,15 @@ uint64_t kld_slack_pool(const struct kld_session *ctx, const struct kld_section 
     if (rule->kind == KLD_SLACK_NONE || !used)
         return 0;
     uint64_t share = kld_slack_spare(ctx, rule->kind, used);
-    /* Merged contents of a file that has changed come once more, those that are new. */
-    uint64_t merged = KLD_MIN(2 * s->largest, used + rule->pool);
+    /* Merged contents of a file that has changed come once more; at most a third of all, for one file
+     * may have brought nearly everything, as parts of Rust's standard library do. */
+    uint64_t merged = KLD_MIN(2 * s->largest, KLD_MAX(share, used / 3) + rule->pool);
     uint64_t largest = largest_atom(ctx, s);
     if (!largest) /* there is nothing but merged contents */
         return keep_to_rule(rule, KLD_MAX(share, merged));
     /* Room for the largest to move, unless that would be a large part of all. */
-    uint64_t pool = KLD_MAX(share / 4, KLD_MIN(2 * largest, share / 2));
+    uint64_t pool = share / 4;
+    if (s->flags & KLD_ATOM_ALLOC)
+        pool = KLD_MAX(pool, KLD_MIN(2 * largest, share / 2));
     return keep_to_rule(rule, KLD_MAX(KLD_MAX(pool, (uint64_t)rule->pool), merged));
 }
