@@ -198,7 +198,7 @@ void kld_gather(struct kld_session *ctx)
 
 static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const struct kld_section *s)
 {
-    static const struct kld_slack_rule none = {KLD_SLACK_NONE, 1, 1, false};
+    static const struct kld_slack_rule none = {.kind = KLD_SLACK_NONE, .least = 1, .granule = 1};
     return ctx->slack && s->atoms.len ? ctx->format->updater->slack_rule(ctx, s) : none;
 }
 

@@ -6,9 +6,11 @@
  *
  * .debug_info: a unit whose only attribute is a block that takes up the rest. Its abbreviation is in an
  * atom of .debug_abbrev. .debug_aranges: gdb wants no unit to have two tables, so that there are empty
- * units for tables to refer to, in an atom of .debug_info: one for every 64 bytes of .debug_aranges. Two
- * gaps never begin in the same 64 bytes, for a gap is of 32 bytes and so is the shortest table between
- * two.
+ * units for tables to refer to, in an atom of .debug_info: one for every 32 bytes of .debug_aranges, which
+ * is the size of the smallest table.
+ *
+ * .debug_addr, .debug_str_offsets: readelf wants tables without gaps, in the order of the units that
+ * they are of. They have a pool alone.
  *
  * Sources: DWARF 5, 6.1.2 (aranges), 6.2.4 (line tables), 6.4.1 (.debug_frame), 7; LSB Core 5.0, 10.6
  * (.eh_frame). */
@@ -20,10 +22,12 @@
 
 /* DWARF's numbers */
 enum {
-    DW_TAG_partial_unit = 0x3c,
+    DW_TAG_compile_unit = 0x11,
     DW_AT_const_value = 0x1c,
     DW_FORM_block4 = 0x04,
     DW_LNS_negate_stmt = 6,
+    DW_LLE_default_location = 5,
+    DW_OP_nop = 0x96,
 };
 
 enum {
@@ -33,20 +37,20 @@ enum {
     FILLER = 1,
     EMPTY = 2,
     EMPTY_UNIT = UNIT_HEAD + 1,
-    ARANGES_GRAIN = 64,
-    ARANGES_POOL = 16 << 10, /* of slack.c: at least */
+    LEAST_LOCLISTS = 12 + 4 + 1 + 5 + 1,
+    ARANGES_GRAIN = 32,
 };
 
 static const uint8_t abbreviations[] = {
     FILLER,
-    DW_TAG_partial_unit,
+    DW_TAG_compile_unit,
     0,
     DW_AT_const_value,
     DW_FORM_block4,
     0,
     0, /* no children */
     EMPTY,
-    DW_TAG_partial_unit,
+    DW_TAG_compile_unit,
     0,
     0,
     0, /* nor attributes */
@@ -136,12 +140,28 @@ static void fill_line(const struct gap *g)
     memset(g->out + HEADER, DW_LNS_negate_stmt, g->size - HEADER);
 }
 
-/* .debug_rnglists, .debug_loclists: no offsets, and then DW_RLE_end_of_list and its like. */
-static void fill_lists(const struct gap *g)
+/* .debug_rnglists: no offsets, and then DW_RLE_end_of_list and its like, one at least. */
+static void fill_rnglists(const struct gap *g)
 {
     begin(g);
     put16(g->out + 4, 5);
     g->out[6] = 8;
+}
+
+/* One list, to which one offset leads: in all other places (that are none) it is what an expression
+ * that does nothing says. readelf wants lists without gaps between them. */
+static void fill_loclists(const struct gap *g)
+{
+    uint64_t length = g->size - LEAST_LOCLISTS;
+    uint8_t *at = g->out + 12;
+    fill_rnglists(g);
+    g->out[8] = 1;
+    kld_put32(at, 4);
+    at[4] = DW_LLE_default_location;
+    for (unsigned i = 0; i < 5; i++)
+        at[5 + i] = (uint8_t)((length >> 7 * i & 0x7f) | (i < 4 ? 0x80 : 0));
+    memset(at + 10, DW_OP_nop, length);
+    at[10 + length] = 0; /* DW_LLE_end_of_list */
 }
 
 static void fill_str_offsets(const struct gap *g)
@@ -183,35 +203,37 @@ static const struct row {
     bool alloc;
     enum kld_slack_kind kind;
     uint32_t least, granule;
+    uint32_t pool; /* at least */
     void (*fill)(const struct gap *g);
     enum needs needs;
 } rows[] = {
-    {".text", true, true, KLD_SLACK_CODE, 1, 1, fill_code, NOTHING},
-    {".rodata", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".data", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".data.rel.ro", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".bss", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".eh_frame", false, true, KLD_SLACK_DATA, 16, 4, fill_eh_frame, NOTHING},
-    {".gcc_except_table", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".sdata", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".sbss", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".ldata", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".lrodata", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".lbss", false, true, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".debug_info", false, false, KLD_SLACK_DATA, UNIT_HEAD + 5, 1, fill_info, ABBREV},
-    {".debug_abbrev", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".debug_line", false, false, KLD_SLACK_DATA, 26, 1, fill_line, NOTHING},
-    {".debug_str", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".debug_line_str", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".debug_rnglists", false, false, KLD_SLACK_DATA, 12, 1, fill_lists, NOTHING},
-    {".debug_loclists", false, false, KLD_SLACK_DATA, 12, 1, fill_lists, NOTHING},
-    {".debug_str_offsets", false, false, KLD_SLACK_DATA, 8, 4, fill_str_offsets, NOTHING},
-    {".debug_addr", false, false, KLD_SLACK_DATA, 8, 8, fill_addr, NOTHING},
-    {".debug_aranges", false, false, KLD_SLACK_DATA, 32, 16, fill_aranges, UNITS},
-    {".debug_frame", false, false, KLD_SLACK_DATA, 16, 4, fill_debug_frame, NOTHING},
-    {".debug_ranges", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".debug_loc", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
-    {".comment", false, false, KLD_SLACK_DATA, 1, 1, fill_zero, NOTHING},
+    {".text", true, true, KLD_SLACK_CODE, 1, 1, 16 << 10, fill_code, NOTHING},
+    {".rodata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".data", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".data.rel.ro", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".bss", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".eh_frame", false, true, KLD_SLACK_DATA, 16, 4, 4 << 10, fill_eh_frame, NOTHING},
+    {".gcc_except_table", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".sdata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".sbss", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".ldata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".lrodata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".lbss", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".debug_info", false, false, KLD_SLACK_DATA, UNIT_HEAD + 6, 1, 16 << 10, fill_info, ABBREV},
+    {".debug_abbrev", false, false, KLD_SLACK_DATA, 1, 1, 16 << 10, fill_zero, NOTHING},
+    {".debug_line", false, false, KLD_SLACK_DATA, 26, 1, 16 << 10, fill_line, NOTHING},
+    {".debug_str", false, false, KLD_SLACK_DATA, 1, 1, 16 << 10, fill_zero, NOTHING},
+    {".debug_line_str", false, false, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
+    {".debug_rnglists", false, false, KLD_SLACK_DATA, 13, 1, 4 << 10, fill_rnglists, NOTHING},
+    {".debug_loclists", false, false, KLD_SLACK_DATA, LEAST_LOCLISTS, 1, 16 << 10, fill_loclists,
+     NOTHING},
+    {".debug_str_offsets", false, false, KLD_SLACK_DATA, 8, 4, 4 << 10, fill_str_offsets, NOTHING},
+    {".debug_addr", false, false, KLD_SLACK_DATA, 8, 8, 4 << 10, fill_addr, NOTHING},
+    {".debug_aranges", false, false, KLD_SLACK_DATA, 32, 16, 1 << 10, fill_aranges, UNITS},
+    {".debug_frame", false, false, KLD_SLACK_DATA, 16, 4, 4 << 10, fill_debug_frame, NOTHING},
+    {".debug_ranges", false, false, KLD_SLACK_DATA, 16, 16, 4 << 10, fill_zero, NOTHING},
+    {".debug_loc", false, false, KLD_SLACK_DATA, 16, 16, 16 << 10, fill_zero, NOTHING},
+    {".comment", false, false, KLD_SLACK_DATA, 1, 1, 0, fill_zero, NOTHING},
 };
 
 static bool has_name(const struct row *row, const char *name)
@@ -241,7 +263,7 @@ static bool has_what_it_needs(const struct kld_session *ctx, const struct row *r
 
 static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const struct kld_section *s)
 {
-    struct kld_slack_rule rule = {KLD_SLACK_NONE, 1, 1, false};
+    struct kld_slack_rule rule = {.kind = KLD_SLACK_NONE, .least = 1, .granule = 1};
     const struct row *row = row_of(s);
     bool is_contents = s->type == SHT_PROGBITS || s->type == SHT_NOBITS;
     if (!row || !is_contents || (s->format_flags & SHF_LINK_ORDER) || (s->flags & KLD_ATOM_TLS) ||
@@ -252,6 +274,8 @@ static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const str
     rule.kind = row->kind;
     rule.least = row->least;
     rule.granule = row->granule;
+    rule.pool = row->pool;
+    rule.tight = row->fill == fill_addr || row->fill == fill_str_offsets;
     /* The terminator of .eh_frame is for those who walk it without .eh_frame_hdr. */
     rule.ends = row->fill == fill_eh_frame && s->atoms.len &&
                 elf_is_eh_terminator(s->atoms.data[s->atoms.len - 1]);
@@ -326,7 +350,7 @@ void elf_slack_synth(struct kld_session *ctx)
         return;
     /* At most, with all gaps and the pool */
     uint64_t used = size + 64ull * count + kld_slack_spare(ctx, KLD_SLACK_DATA, size);
-    uint64_t room = used + kld_slack_spare(ctx, KLD_SLACK_DATA, used) + ARANGES_POOL;
+    uint64_t room = used + kld_slack_spare(ctx, KLD_SLACK_DATA, used) + row_of(aranges)->pool;
     uint64_t n = room / ARANGES_GRAIN + 1;
     struct kld_atom *units =
         elf_make(ctx, ELF_FILLER_UNITS, ".debug_info", SHT_PROGBITS, 0, 0, 0, n * EMPTY_UNIT);

@@ -11,10 +11,6 @@ enum {
     /* Code grows by an instruction at least; less data than a word is not worth its alignment. */
     LEAST_CODE_GAP = 8,
     LEAST_DATA_GAP = 4,
-    /* Pools, at least */
-    CODE_POOL = 16 << 10,
-    DATA_POOL = 4 << 10,
-    OTHER_POOL = 16 << 10, /* of what is not in memory */
 };
 
 static uint64_t percentage(const struct kld_session *ctx, enum kld_slack_kind kind)
@@ -47,7 +43,7 @@ uint64_t kld_slack_capacity(const struct kld_session *ctx, const struct kld_sect
                             const struct kld_atom *atom, const struct kld_slack_rule *rule)
 {
     /* The linker's own have what they need, and those of merged contents must not be torn apart. */
-    if (rule->kind == KLD_SLACK_NONE || atom->file == ctx->internal || !atom->size)
+    if (rule->kind == KLD_SLACK_NONE || rule->tight || atom->file == ctx->internal || !atom->size)
         return atom->size;
     uint64_t gap = kld_slack_spare(ctx, rule->kind, atom->size);
     if (!(s->flags & KLD_ATOM_ALLOC))
@@ -89,16 +85,16 @@ uint64_t kld_slack_pool(const struct kld_session *ctx, const struct kld_section 
 {
     if (rule->kind == KLD_SLACK_NONE || !used)
         return 0;
-    uint64_t floor = rule->kind == KLD_SLACK_CODE ? CODE_POOL
-                     : s->flags & KLD_ATOM_ALLOC  ? DATA_POOL
-                                                  : OTHER_POOL;
     uint64_t share = kld_slack_spare(ctx, rule->kind, used);
-    /* Merged contents of a file that has changed come once more, those that are new. */
-    uint64_t merged = KLD_MIN(2 * s->largest, used + floor);
+    /* Merged contents of a file that has changed come once more; at most a third of all, for one file
+     * may have brought nearly everything, as parts of Rust's standard library do. */
+    uint64_t merged = KLD_MIN(2 * s->largest, KLD_MAX(share, used / 3) + rule->pool);
     uint64_t largest = largest_atom(ctx, s);
     if (!largest) /* there is nothing but merged contents */
         return keep_to_rule(rule, KLD_MAX(share, merged));
     /* Room for the largest to move, unless that would be a large part of all. */
-    uint64_t pool = KLD_MAX(share / 4, KLD_MIN(2 * largest, share / 2));
-    return keep_to_rule(rule, KLD_MAX(KLD_MAX(pool, floor), merged));
+    uint64_t pool = share / 4;
+    if (s->flags & KLD_ATOM_ALLOC)
+        pool = KLD_MAX(pool, KLD_MIN(2 * largest, share / 2));
+    return keep_to_rule(rule, KLD_MAX(KLD_MAX(pool, (uint64_t)rule->pool), merged));
 }

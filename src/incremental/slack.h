@@ -20,7 +20,9 @@ enum kld_slack_kind {
 struct kld_slack_rule {
     enum kld_slack_kind kind;
     uint32_t least, granule;
-    bool ends; /* the last atom ends the section: the pool is in front of it */
+    uint32_t pool; /* bytes of pool, at least */
+    bool tight;    /* there is a pool, but no room between atoms */
+    bool ends;     /* the last atom ends the section: the pool is in front of it */
 };
 
 /* layout: bytes from the start of an atom of the section to where the next one may begin; before
