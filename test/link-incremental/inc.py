@@ -217,7 +217,8 @@ class Sources:
         t = self.t
         out = str(Path(name).with_suffix('.o'))
         lang = 'c++' if name.endswith('.cc') else 'c'
-        t.tool(*t.driver(lang), '-c', '-g', *self.flags, name, '-o', out)
+        t.tool(*t.driver(lang), '-c', '-g', '-fasynchronous-unwind-tables', *self.flags, name,
+               '-o', out)
         return out
 
     def set(self, name, text):
@@ -241,8 +242,8 @@ class Core(Sources):
         super().__init__(t, *flags)
         for file in sorted(FIXTURE.iterdir()):
             shutil.copy(file, t.path)
-            if file.suffix == '.c':
-                self.compile(file.name)
+        for file in sorted(FIXTURE.glob('*.c')):
+            self.compile(file.name)
         self.archive()
         self.a = Link(t, 'app_a', *link, 'app_a.o', 'libcore.a')
         self.b = Link(t, 'app_b', *link, 'app_b.o', 'libcore.a')
@@ -331,6 +332,16 @@ def line_of(text, what):
     return text[:text.index(what)].count('\n') + 1
 
 
+def check_line(t, out, elf, file, name):
+    """A function's start is at one of its own lines."""
+    source = t.read(file)
+    start = re.search(rf'\b{name}\(.*\)\s*\{{', source)
+    first = source[:start.start()].count('\n') + 1
+    last = first + source[start.start():].split('}')[0].count('\n') + 1
+    said = addr2line(t, out, elf.symbol(name).value)
+    assert said in [f'{file}:{n}' for n in range(first, last + 1)], f'{name}: {said}'
+
+
 def unwind_rows(elf):
     """Rows of .eh_frame_hdr, which have to be sorted, lead to live records, and agree with them:
     {function's address: (address of its record, length of the function)}."""
@@ -357,4 +368,4 @@ def check_unwind(elf, *names):
     rows = unwind_rows(elf)
     for name in names:
         s = elf.symbol(name)
-        assert s.value in rows and rows[s.value][1] == s.size, name
+        assert s.value in rows and rows[s.value][1] == s.size, (name, s, rows)
