@@ -8,6 +8,7 @@ only incremental links promise is not asserted.
 import json
 import os
 import re
+import shlex
 import shutil
 import struct
 from dataclasses import dataclass
@@ -193,6 +194,20 @@ class Link:
 
     def run(self, *args, **expected):
         return self.t.run(self.out, *args, **expected)
+
+
+class DirectLink(Link):
+    """A link as the compiler driver would have it done, without the driver."""
+    cache = None
+
+    def command(self, *options, out=None):
+        key = tuple(map(str, self.args))
+        if not self.cache or self.cache[0] != key:
+            said = self.t.tool(*super().command(out='@OUT@'), '-###').stderr
+            line = [s for s in said.splitlines() if s.startswith(' ') and 'collect2' in s][-1]
+            self.cache = key, [KLD, *shlex.split(line)[1:]]
+        place = [out or self.out if word == '@OUT@' else word for word in self.cache[1]]
+        return [*place, *options]
 
 
 def json_report(result):

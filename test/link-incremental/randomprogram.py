@@ -14,7 +14,6 @@ import copy
 import os
 import random
 import re
-import shlex
 import shutil
 import sys
 import tempfile
@@ -25,10 +24,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import inc  # noqa: E402
+from inc import DirectLink  # noqa: E402
 from inc import PLAIN  # noqa: E402
 from inc import SPLIT  # noqa: E402
-from inc import Link  # noqa: E402
 from kldtest import KLD  # noqa: E402
 from kldtest import TARGETS  # noqa: E402
 from kldtest import Workspace  # noqa: E402
@@ -561,7 +559,7 @@ class Program:
         linkage = 'extern "C" ' if self.cxx else ''
         unit.extra.append(f'{linkage}{"long" if name in ("labs", "clock") else "int"} {name}({arg});\n')
         call = f'{name}({"5" if name in ("abs", "labs") else ""})'
-        f.statements.append(('libc', f'if (fuel < -1) x += {call};'))
+        f.statements.append(('libc', f'if (fuel > 100000) x += {call};'))
         return [unit]
 
     GATES = ['new_global', 'new_global_that_main_calls', 'global_to_static', 'data_size', 'tls', 'constructor',
@@ -580,20 +578,6 @@ class Program:
             self.units = before
             units = [self.units[units[0].number]]
         return name, ordinary, units
-
-
-class DirectLink(Link):
-    """A link as the compiler driver would have it done, without the driver."""
-    cache = None
-
-    def command(self, *options, out=None):
-        key = tuple(map(str, self.args))
-        if not self.cache or self.cache[0] != key:
-            said = self.t.tool(*super().command(out='@OUT@'), '-###').stderr
-            line = [s for s in said.splitlines() if s.startswith(' ') and 'collect2' in s][-1]
-            self.cache = key, [KLD, *shlex.split(line)[1:]]
-        place = [out or self.out if word == '@OUT@' else word for word in self.cache[1]]
-        return [*place, *options]
 
 
 class Session:
