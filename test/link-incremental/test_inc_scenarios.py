@@ -281,31 +281,43 @@ def gate(core, *slugs):
 
 def test_c_new_global(core):
     core.edit('state.c', 'char g_name', 'int g_new = 9;\nchar g_name')
-    gate(core, 'new-global')
+    gate(core, 'new-global', 'archive')
     core.run(46, 48)
 
 
-@incremental_only
-def test_c_the_reason_names_file_and_symbol(core):
+def test_c_globals_of_an_object(t):
+    """Which is linked itself, and not out of an archive."""
+    core = Core(t, *SPLIT)
+    app = Link(t, 'app', 'app_a.o', *[u.replace('.c', '.o') for u in Core.UNITS])
+    app.full()
     core.edit('state.c', 'char g_name', 'int g_new = 9;\nchar g_name')
-    report = core.a()
-    assert 'state.o' in report.text and 'g_new' in report.text
+    report = app.falls_back('new-global')
+    assert inc.PLAIN or 'state.o' in report.text and 'g_new' in report.text
+    core.edit('state.c', 'int g_new = 9;', 'int g_other = 9;')
+    app.falls_back('new-global', 'removed-global')
+    core.edit('state.c', 'int g_other = 9;', '')
+    app.falls_back('removed-global')
+    core.edit('weakdef.c', '__attribute__((weak)) int', 'int')
+    app.falls_back('symbol-changed')
+    core.edit('table.c', '#include', '#include <stdlib.h>\n#include', GET, f'labs({GET})')
+    app.falls_back('undefined')
+    app.run(status=46)
 
 
 def test_c_removed_global(core):
     core.edit('state.c', 'char g_name', 'int g_new = 9;\nchar g_name')
     gate(core)
     core.edit('state.c', 'int g_new = 9;\n', '')
-    gate(core, 'removed-global')
+    gate(core, 'removed-global', 'archive')
     core.run(46, 48)
     assert core.a.elf().symbol('g_new') is None
 
 
 def test_c_a_static_that_becomes_global_and_back(core):
     core.edit('table.c', 'static const int rows', 'const int rows')
-    gate(core, 'new-global')
+    gate(core, 'new-global', 'archive')
     core.edit('table.c', 'const int rows', 'static const int rows')
-    gate(core, 'removed-global')
+    gate(core, 'removed-global', 'archive')
     core.run(46, 48)
 
 
@@ -527,8 +539,7 @@ def test_c_option(core, option):
     app.run(status=46)
 
 
-@pytest.mark.parametrize('option', ['-Wl,--threads=1', '-Wl,--color-diagnostics=always', '-Wl,--stats',
-                                    '-Wl,--trace-symbol=no_such_symbol'])
+@pytest.mark.parametrize('option', ['-Wl,--threads=1', '-Wl,--color-diagnostics=always', '-Wl,--stats'])
 def test_c_options_that_do_not_matter(core, option):
     """They change what is said, or how it is worked, but not the output."""
     core.a.args.insert(0, option)
@@ -623,7 +634,7 @@ def test_d_both_programs(core):
     core.edit('state.c', 'char g_name', 'int g_new = 9;\nchar g_name')
     core.edit('table.c', f', {value})', f', {value + 1})')
     for app in core.apps:
-        app.falls_back('new-global')
+        app.falls_back('new-global', 'archive')
     core.run(37 + value, 39 + value)
 
 
