@@ -24,10 +24,10 @@ OTHERS = ('aarch64', 'riscv64')
 # Files and folders in which the CPU can matter; the other files run for x86-64 only, and cases of
 # test/arch say where they belong.
 CPU_MATTERS = {
-    'arch', 'link-incremental', 'programs', 'test_bad_input', 'test_compress', 'test_determinism', 'test_eh_frame',
-    'test_explain', 'test_gc', 'test_icf', 'test_merge', 'test_option_effects', 'test_property',
-    'test_real_programs', 'test_relocatable', 'test_side_by_side', 'test_symtab', 'test_undefined',
-    'test_warnings',
+    'arch', 'link-incremental', 'programs', 'test_bad_input', 'test_compress', 'test_determinism',
+    'test_eh_frame', 'test_explain', 'test_gc', 'test_icf', 'test_merge', 'test_option_effects',
+    'test_property', 'test_real_programs', 'test_relocatable', 'test_side_by_side', 'test_symtab',
+    'test_undefined', 'test_warnings',
 }
 
 

@@ -1,0 +1,217 @@
+"""Relinks that are killed: at each of their writes, before it and in the middle of it, and at random
+times. What is left under the output's name is a whole program or nothing, and the next run makes
+the right one. (Hazard 9.)"""
+
+import os
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import inc
+from inc import SPLIT
+from inc import Core
+from inc import DirectLink
+from inc import Sources
+from inc import incremental_only
+from kldtest import TIMEOUT
+from kldtest import only
+
+pytestmark = only('x86_64')
+
+KILLED = 99
+# No patch of a small program needs so many writes.
+MOST = 400
+
+TEXT = r'''
+    #include <stdio.h>
+    static const char *const names[] = {{"one", "number {0}"}};
+    static int twice(int n) {{ return 2 * n; }}
+    int part(void)
+    {{
+        {1}
+        printf("%s %d\n", names[1], twice({0}));
+        return 0;
+    }}
+'''
+
+
+@pytest.fixture(scope='module')
+def killat(tmp_path_factory):
+    """The tracer, where processes may be traced."""
+    program = tmp_path_factory.mktemp('killat') / 'killat'
+    source = Path(__file__).with_name('killat.c')
+    subprocess.run(['gcc', '-std=gnu17', '-O1', '-o', program, source], check=True)
+    if subprocess.run([program, '9', 'whole', 'true'], capture_output=True, check=False).returncode:
+        pytest.skip('processes cannot be traced here')
+    return program
+
+
+class Victim:
+    """A program of three files, and edits that change its code, data and debug information."""
+
+    def __init__(self, t, split, *options):
+        self.t, self.options = t, [] if inc.PLAIN else ['--incremental', *options]
+        self.s = Sources(t, *split, part_c=TEXT.format(0, ''), other_c='int other = 0;',
+                         main_c='int part(void);\nextern int other;\n'
+                                'int main(void) { return part() + other; }')
+        self.link = DirectLink(t, 'app', '-Wl,--build-id', 'main.o', 'part.o', 'other.o')
+        self.link.full(*options)
+        self.n = self.good = 0  # the edit, and the last one that was linked undisturbed
+
+    def edit(self):
+        """Half of the edits make the function grow, so that it moves, the others make it shrink."""
+        self.n += 1
+        grown = inc.growth('if (names[0][0] == 7) return 7;', 60 * (self.n % 2) + self.n % 7)
+        self.s.set('part.c', TEXT.format(self.n, grown))
+        self.s.set('other.c', f'int other = {self.n % 5};')
+
+    def says(self, n):
+        return f'number {n} {2 * n}\n', n % 5
+
+    def check_what_is_left(self):
+        """Nothing, or a program of before (and then older than its inputs, so that make links
+        again), or the new one."""
+        if not self.link.path.exists():
+            return 'nothing'
+        done = subprocess.run([self.link.path], capture_output=True, text=True, timeout=TIMEOUT,
+                              check=False)
+        said = done.stdout, done.returncode
+        assert said in [self.says(n) for n in range(self.good, self.n + 1)], said
+        if said == self.says(self.n):
+            return 'new'
+        assert os.stat(self.link.path).st_mtime_ns <= os.stat(self.t.path / 'part.o').st_mtime_ns
+        return 'old'
+
+    def check_next(self):
+        """The next run, and one more edit."""
+        self.link(*self.options[1:])
+        self.check()
+        self.edit()
+        report = self.link(*self.options[1:])
+        assert inc.PLAIN or report.outcome == 'PATCHED', report.result
+        self.check()
+
+    def check(self):
+        expect, status = self.says(self.n)
+        self.link.run(expect=expect, status=status)
+        self.link.verify()
+        self.good = self.n
+
+
+@pytest.mark.parametrize('how', ['whole', 'half'])
+@pytest.mark.parametrize('split', [SPLIT, ()], ids=['split', 'unit'])
+def test_h09_killed_at_every_write_of_a_patch(t, killat, how, split):
+    victim, left = Victim(t, split), []
+    for number in range(1, MOST):
+        victim.edit()
+        command = victim.link.command(*victim.options)
+        done = subprocess.run([killat, str(number), how, *command], cwd=t.path, timeout=TIMEOUT,
+                              capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 1, KILLED), done
+        if done.returncode == 0:
+            victim.check()
+            break
+        left.append(victim.check_what_is_left())
+        victim.check_next()
+    else:
+        pytest.fail(f'is not done after {MOST} writes')
+    assert len(left) >= 3, left
+
+
+@pytest.mark.parametrize('how', ['whole', 'half'])
+def test_h09_killed_at_every_write_of_the_first_link(t, killat, how):
+    victim = Victim(t, SPLIT)
+    for number in range(1, MOST):
+        for file in victim.link.path, victim.link.state:
+            file.unlink(missing_ok=True)
+        victim.edit()
+        done = subprocess.run([killat, str(number), how, *victim.link.command(*victim.options)],
+                              cwd=t.path, timeout=TIMEOUT, capture_output=True, check=False)
+        assert done.returncode in (0, 1, KILLED), done
+        assert victim.check_what_is_left() in ('nothing', 'new')
+        victim.check_next()
+        if done.returncode == 0:
+            break
+    else:
+        pytest.fail(f'is not done after {MOST} writes')
+
+
+@pytest.mark.parametrize('how', ['whole', 'half'])
+def test_h09_killed_at_every_write_of_a_fall_back(t, killat, how):
+    victim = Victim(t, SPLIT)
+    for number in range(1, MOST):
+        victim.edit()
+        text = t.read('other.c')
+        victim.s.set('other.c', f'{text}\nint global_{number};')
+        done = subprocess.run([killat, str(number), how, *victim.link.command(*victim.options)],
+                              cwd=t.path, timeout=TIMEOUT, capture_output=True, check=False)
+        assert done.returncode in (0, 1, KILLED), done
+        victim.check_what_is_left()
+        victim.link(*victim.options[1:])
+        victim.check()
+        if done.returncode == 0:
+            break
+    else:
+        pytest.fail(f'is not done after {MOST} writes')
+
+
+@incremental_only
+@pytest.mark.parametrize('how', ['whole', 'half'])
+def test_h09_killed_at_every_write_with_a_state_elsewhere(t, killat, how):
+    """On another file system, if there is one: nothing can be renamed across."""
+    state = Path('/dev/shm') / f'kld-test-{os.getpid()}'
+    victim = Victim(t, SPLIT, f'--incremental-state={state}')
+    try:
+        for number in range(1, MOST):
+            victim.edit()
+            done = subprocess.run([killat, str(number), how, *victim.link.command(*victim.options)],
+                                  cwd=t.path, timeout=TIMEOUT, capture_output=True, check=False)
+            if done.returncode == 0:
+                break
+            victim.check_what_is_left()
+            victim.link(*victim.options[1:])
+            expect, status = victim.says(victim.n)
+            victim.link.run(expect=expect, status=status)
+    finally:
+        state.unlink(missing_ok=True)
+
+
+@incremental_only
+def test_h09_the_reason_after_a_kill(t, killat):
+    """A patch that was killed between its writes is known as such."""
+    core, slugs = Core(t, *SPLIT), set()
+    app = DirectLink(t, 'app_a', *core.a.args)
+    app.full()
+    for number in range(1, 60):
+        core.edit('table.c', f'{9 + number})', f'{10 + number})')
+        done = subprocess.run([killat, str(number), 'whole', *app.command('--incremental')],
+                              cwd=t.path, timeout=TIMEOUT, check=False)
+        if done.returncode == 0:
+            break
+        slugs.add(app().slug)
+        app.run(status=46 + number)
+    assert slugs <= {None, 'state-untrusted', 'no-output', 'output-changed', 'state-damaged'}, slugs
+    assert slugs & {'state-untrusted', 'no-output'}
+
+
+@pytest.mark.parametrize('seed', range(2))
+def test_h09_killed_at_random_times(t, seed):
+    rng, victim = random.Random(seed), Victim(t, SPLIT if seed else ())
+    command = victim.link.command(*victim.options)
+    began = time.monotonic()
+    subprocess.run(command, cwd=t.path, check=True, timeout=TIMEOUT)
+    usual = time.monotonic() - began
+    for _ in range(40):
+        victim.edit()
+        with subprocess.Popen(command, cwd=t.path, stderr=subprocess.DEVNULL,
+                              start_new_session=True) as job:
+            time.sleep(rng.random() * usual)
+            os.killpg(job.pid, 9)
+        victim.check_what_is_left()
+        if rng.random() < 0.3:  # several times in a row
+            continue
+        victim.link(*victim.options[1:])
+        victim.check()
