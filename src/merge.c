@@ -772,6 +772,13 @@ static void make_atoms(struct kld_session *ctx, struct group *g)
     }
     for (uint32_t k = 0; k < g->ninputs; k++)
         g->inputs[k].atom->pieces->merged = merged;
+    *kld_vec_push(&ctx->arena, &ctx->merged) =
+        (struct kld_merged){.atom = merged,
+                            .size = (uint64_t)g->total * g->entsize,
+                            .entsize = g->entsize,
+                            .p2align = g->p2align,
+                            .strings = g->strings,
+                            .aligned = g->aligned};
 }
 
 static void merge_inputs(struct kld_session *ctx, struct merger *m)

@@ -43,6 +43,16 @@ static inline uint64_t kld_pieces_address(const struct kld_atom *atom, uint64_t 
            (offset - (uint64_t)piece->start * p->entsize);
 }
 
+/* The merged contents of one group of sections, all of them: session.merged. */
+struct kld_merged {
+    struct kld_atom *atom; /* the first of those that hold it, one behind the other */
+    uint64_t size;
+    uint32_t entsize;
+    uint8_t p2align;
+    bool strings;
+    bool aligned; /* there are gaps between pieces */
+};
+
 /* The merge pass: see merge.c. */
 void kld_merge(struct kld_session *ctx);
 

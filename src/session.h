@@ -6,6 +6,7 @@
 #include "src/diag.h"
 #include "src/graph.h"
 #include "src/io.h"
+#include "src/merge.h"
 #include "src/ops.h"
 #include "src/options.h"
 #include "src/pool.h"
@@ -119,8 +120,9 @@ struct kld_session {
     struct kld_file *internal;              /* owner of the linker's own atoms */
     KLD_VEC(struct kld_section *) sections; /* by id */
     struct kld_section_index section_index;
-    KLD_VEC(struct kld_atom *) made; /* the linker's own atoms */
-    struct kld_section **order;      /* those of the output, in its order */
+    KLD_VEC(struct kld_atom *) made;   /* the linker's own atoms */
+    KLD_VEC(struct kld_merged) merged; /* merge.h */
+    struct kld_section **order;        /* those of the output, in its order */
     uint32_t norder;
     KLD_VEC(struct kld_segment) segments;
 

@@ -72,8 +72,6 @@ static uint8_t *compose(struct elf_relink *e, const struct kld_atom *a)
     uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, a->size);
     if (a->kind == KLD_ATOM_RECORDS) {
         elf_eh_write(e->ctx, e->worker, a, out);
-    } else if (a->kind == KLD_ATOM_GENERATED) {
-        a->generate(e->ctx, e->worker, a, out);
     } else {
         if (a->data)
             memcpy(out, a->data, a->size);
@@ -621,9 +619,6 @@ static bool store(struct elf_relink *e, const struct elf_symtab_locals *locals)
 
 static bool patch_files(struct elf_relink *e)
 {
-    for (size_t i = e->first_made; i < e->ctx->made.len; i++)
-        if (!write_atom(e, e->ctx->made.data[i]))
-            return false;
     for (size_t f = 0; f < e->r->files.len; f++) {
         const struct kld_relink_file *rf = &e->r->files.data[f];
         if (rf->changed ? !write_file(e, rf) : !rewrite_references(e, rf))

@@ -11,7 +11,6 @@
 #include "formats/elf/elf_update.h"
 #include "src/incremental/slack.h"
 #include "src/layout.h"
-#include "src/merge.h"
 
 /* ---- older versions ---- */
 
@@ -324,61 +323,6 @@ static bool place_file(struct elf_relink *e, struct kld_relink_file *rf, const u
     return true;
 }
 
-/* ---- merged contents ---- */
-
-/* The new strings and constants of the changed files, all of them: what the program already has of
- * them is not known. Each section's run of merged atoms is an area, which the files share. */
-static bool place_merged(struct elf_relink *e)
-{
-    struct kld_session *ctx = e->ctx;
-    for (size_t i = e->first_made; i < ctx->made.len;) {
-        const struct kld_section *s = ctx->sections.data[ctx->made.data[i]->section];
-        uint64_t size = 0, addr, capacity, align = 1;
-        size_t end = i;
-        for (; end < ctx->made.len && ctx->made.data[end]->section == s->id; end++) {
-            const struct kld_atom *a = ctx->made.data[end];
-            size = kld_align_up(size, 1ull << a->p2align) + a->size;
-            align = KLD_MAX(align, 1ull << a->p2align);
-        }
-        if (!kld_slots_take(e->r, s, size, align, &addr, &capacity))
-            return kld_relink_refuse(e->r, KLD_WHY_NO_ROOM, "no room for more of section %s",
-                                     s->name);
-        kld_slots_gap(e->r, s->id, addr + size, capacity - size);
-        uint64_t n = kld_state_count(&e->r->st, KLD_T_AREAS), k = 0;
-        const struct kld_state_area *areas = kld_state_get(&e->r->st, KLD_T_AREAS, 0, n);
-        while (k < n && areas[k].users)
-            k++;
-        if (k == n)
-            return kld_relink_refuse(e->r, KLD_WHY_NO_ROOM, "too many areas of merged contents");
-        struct kld_state_area *area = kld_state_edit(&e->r->st, KLD_T_AREAS, k, 1);
-        *area = (struct kld_state_area){.section = s->id, .addr = addr, .size = capacity};
-        for (size_t f = 0; f < e->r->files.len; f++) {
-            area->users++;
-            *kld_vec_push(&ctx->arena, &e->r->files.data[f].areas) = (uint32_t)k;
-        }
-        for (; i < end; i++) {
-            addr = kld_align_up(addr, 1ull << ctx->made.data[i]->p2align);
-            ctx->made.data[i]->addr = addr;
-            addr += ctx->made.data[i]->size;
-        }
-    }
-    return true;
-}
-
-/* What older versions of the files had is free once nobody uses it. */
-static void release_areas(struct elf_relink *e, const struct kld_relink_file *rf)
-{
-    for (uint32_t i = 0; i < rf->old.head.nareas; i++) {
-        struct kld_state_area *area = kld_state_edit(&e->r->st, KLD_T_AREAS, rf->old.areas[i], 1);
-        if (!area->users || area->section >= e->ctx->sections.len) {
-            e->r->st.damaged = true;
-            return;
-        }
-        if (--area->users == 0)
-            kld_slots_give(e->r, e->ctx->sections.data[area->section], area->addr, area->size);
-    }
-}
-
 /* ---- what has moved ---- */
 
 /* Whether something of the file refers to the start of the atom without its global name, other than
@@ -545,11 +489,10 @@ bool elf_replace_atoms(struct elf_relink *e)
         match[f] = match_atoms(e, rf);
         find_live(e, rf, match[f]);
         rf->atoms = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_atom, rf->file->natoms);
-        release_areas(e, rf);
     }
     e->places = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
-    e->first_made = ctx->made.len;
-    kld_merge(ctx);
+    if (!kld_remerge(e->r))
+        return false;
     e->first_got = e->elf->got.len;
     e->first_plt_got = e->elf->plt_got.len;
     for (size_t f = 0; f < n; f++)
@@ -566,8 +509,6 @@ bool elf_replace_atoms(struct elf_relink *e)
             !place_file(e, &e->r->files.data[f], match[f]))
             return false;
     }
-    if (!place_merged(e))
-        return false;
     for (size_t f = 0; f < n; f++) {
         struct kld_relink_file *rf = &e->r->files.data[f];
         for (uint32_t i = 0; i < rf->file->natoms; i++)

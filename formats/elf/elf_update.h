@@ -53,7 +53,6 @@ struct elf_relink {
     KLD_VEC(kld_symid) moved;           /* whose place is not what it was */
     KLD_VEC(kld_symid) seen;            /* by references as elsewhere than before: S has changed */
     KLD_VEC(uint32_t) aux_numbers;      /* by index in elf->aux: in KLD_T_AUX; 0: new */
-    size_t first_made;                  /* of ctx->made: new merged contents */
     size_t first_got;                   /* entries of elf->got from here on are new */
     size_t first_plt_got;
     uint32_t naux; /* of KLD_T_AUX in use */

@@ -512,6 +512,27 @@ static void list_inputs(struct recorder *r)
     }
 }
 
+static void record_merged(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    size_t n = ctx->merged.len;
+    struct kld_state_merged *out = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_merged, n);
+    for (size_t i = 0; i < n; i++) {
+        const struct kld_merged *m = &ctx->merged.data[i];
+        if (!m->atom)
+            continue;
+        out[i] = (struct kld_state_merged){.addr = m->atom->addr,
+                                           .size = m->size,
+                                           .section = m->atom->section,
+                                           .entsize = m->entsize,
+                                           .flags = m->atom->flags,
+                                           .p2align = m->p2align,
+                                           .strings = m->strings,
+                                           .aligned = m->aligned};
+    }
+    kld_builder_table(&r->b, KLD_T_MERGED, out, n, 0, sizeof(*out));
+}
+
 /* ---- all of it ---- */
 
 enum { SPARE_SLOTS = 1024, SPARE_AREAS = 256 };
@@ -559,6 +580,7 @@ uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
     kld_builder_table(&r.b, KLD_T_INPUTS, r.inputs, r.ninputs, 0, sizeof(*r.inputs));
     kld_builder_table(&r.b, KLD_T_CHUNKS, inc->chunks, inc->nchunks, 0, sizeof(*inc->chunks));
     record_slots(&r);
+    record_merged(&r);
     updater(ctx)->record(ctx, &r.b);
     return r.too_large ? NULL : kld_builder_finish(&r.b, length);
 }

@@ -93,6 +93,11 @@ void kld_slots_fill(struct kld_relink *r);
 /* There is a gap to fill. */
 void kld_slots_gap(struct kld_relink *r, uint32_t section, uint64_t addr, uint64_t size);
 
+/* remerge.c: the mergeable sections of the changed files: every piece gets a place, an old one where
+ * the program has an equal one, or one in a new area, whose contents are queued. Needs their atoms,
+ * live or not. */
+bool kld_remerge(struct kld_relink *r);
+
 /* relink.c: tries. The state is open, but nothing is known of it. */
 bool kld_relink(struct kld_relink *r);
 

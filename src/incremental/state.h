@@ -26,6 +26,7 @@ enum kld_state_table {
     KLD_T_AUX,      /* the format's numbers of a symbol */
     KLD_T_CHUNKS,   /* struct kld_state_chunk: hashes of the output */
     KLD_T_SLOTS,    /* struct kld_state_slot: free space */
+    KLD_T_MERGED,   /* struct kld_state_merged */
     KLD_T_AREAS,    /* struct kld_state_area: merged contents of files that were relinked */
     KLD_T_FORMAT,   /* one record: what else the format knows */
     KLD_T_HEAP,     /* bytes: paths, and the contents of files (record.h) */
@@ -125,6 +126,13 @@ struct kld_state_chunk {
 struct kld_state_slot {
     uint32_t section, unused; /* KLD_STATE_NONE: not in use */
     uint64_t addr, size;
+};
+
+/* The merged contents of a group of sections, as the full link made them. */
+struct kld_state_merged {
+    uint64_t addr, size;
+    uint32_t section, entsize;
+    uint8_t flags, p2align, strings, aligned, unused[4];
 };
 
 struct kld_state_area {
