@@ -1,5 +1,6 @@
 #include "src/explain.h"
 #include <sys/resource.h>
+#include "src/incremental/incremental.h"
 #include "src/place.h"
 #include "src/resolve.h"
 #include "src/text.h"
@@ -162,6 +163,13 @@ static void report_counts(struct kld_session *ctx)
         bool mentioned = sym->name && kld_symbol_has(sym, KLD_SYM_REF_REGULAR);
         names += mentioned; /* the others are from shared libraries and indices of archives */
         undefined += mentioned && sym->kind == KLD_SYM_UNDEFINED;
+    }
+    const struct kld_incremental *inc = ctx->incremental;
+    if (inc) {
+        count(ctx, "incremental: full links", inc->links);
+        count(ctx, "incremental: patched", inc->patches);
+        count(ctx, "incremental: fell back", inc->fallbacks);
+        count(ctx, "whole-program resolutions", inc->links); /* every full link is one */
     }
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);

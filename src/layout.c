@@ -223,7 +223,8 @@ static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void 
         struct kld_atom *a = s->atoms.data[k];
         if (k == before_pool)
             at = end = add_pool(ctx, s, at, &rule);
-        at = kld_slack_align(&rule, end, at, 1ull << a->p2align);
+        uint8_t aligned = kld_slack_p2align(ctx, s, a, &rule);
+        at = kld_slack_align(&rule, end, at, 1ull << aligned);
         a->addr = at;
         if (a->size > KLD_LARGEST_IMAGE - KLD_MIN(at, KLD_LARGEST_IMAGE)) {
             kld_error(ctx, "too-large", &(struct kld_where){.file = a->file, .section = s->name},
@@ -233,7 +234,7 @@ static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void 
         }
         end = at + a->size;
         at += kld_slack_capacity(ctx, s, a, &rule);
-        p2align = KLD_MAX(p2align, a->p2align);
+        p2align = KLD_MAX(p2align, aligned);
     }
     if (before_pool == s->atoms.len)
         at = add_pool(ctx, s, at, &rule);

@@ -645,6 +645,7 @@ void elf_eh_settle(struct elf_object *obj)
         for (uint32_t i = 0; i < s->ncies; i++)
             s->cies[i].leader = &s->cies[i];
         s->atom->size = place_cies(s) + s->live_size;
+        s->atom->p2align = 0; /* as those of a full link but the first, which stays where it is */
     }
 }
 

@@ -504,6 +504,29 @@ static bool patch_eh_hdr(struct elf_relink *e)
     return write_synth(e, ELF_EH_FRAME_HDR, 0, out, atom->size);
 }
 
+/* ---- section headers ---- */
+
+static bool patch_alignments(struct elf_relink *e)
+{
+    uint64_t at = kld_get64(e->r->update.bytes + offsetof(Elf64_Ehdr, e_shoff));
+    for (size_t i = 0; i < e->ctx->sections.len; i++) {
+        const struct kld_section *s = e->ctx->sections.data[i];
+        if (!s->number)
+            continue;
+        uint64_t field = at + sizeof(Elf64_Shdr) * s->number + offsetof(Elf64_Shdr, sh_addralign);
+        const uint8_t *old = kld_relink_output(e->r, field, 8);
+        if (!old)
+            return false;
+        if (kld_get64(old) >= 1ull << s->p2align)
+            continue;
+        uint8_t *align = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, 8);
+        kld_put64(align, 1ull << s->p2align);
+        if (!kld_relink_write(e->r, field, align, 8))
+            return false;
+    }
+    return true;
+}
+
 /* ---- the state ---- */
 
 static void store_symbol(struct elf_relink *e, kld_symid id)
@@ -557,6 +580,7 @@ static void store_format_of_file(struct elf_relink *e, const struct kld_relink_f
     const struct elf_object *obj = elf_object(rf->file);
     struct elf_file_state *state = (void *)to;
     state->special = elf_special_hash(obj);
+    state->commons = elf_commons_hash(obj);
     state->locals = *locals;
     for (uint32_t i = 0; i < obj->nlocals; i++)
         if (obj->locals[i]->aux)
@@ -645,7 +669,8 @@ bool elf_patch(struct elf_relink *e)
     prepare_referrers(e);
     struct elf_symtab_locals *locals =
         KLD_NEW_ARRAY(&e->ctx->arena, struct elf_symtab_locals, e->r->files.len);
-    bool done = patch_files(e) && write_new_slots(e) && patch_dynrels(e) && patch_eh_hdr(e);
+    bool done = patch_files(e) && write_new_slots(e) && patch_dynrels(e) && patch_eh_hdr(e) &&
+                patch_alignments(e);
     for (size_t i = 0; done && i < e->moved.len; i++)
         done = patch_symbol(e, e->moved.data[i]);
     for (size_t i = 0; done && i < e->seen.len; i++)

@@ -137,7 +137,8 @@ static void hash_section(XXH3_state_t *to, const struct elf_object *obj, uint32_
 uint64_t elf_special_hash(const struct elf_object *obj)
 {
     XXH3_state_t to;
-    uint8_t flags[4] = {obj->has_gnu_stack, obj->execstack, obj->has_warnings, obj->st_other};
+    uint8_t flags[4] = {obj->has_gnu_stack, obj->execstack, obj->has_warnings,
+                        obj->st_other & ~3u}; /* visibility is compared name by name */
     XXH3_64bits_reset(&to);
     XXH3_64bits_update(&to, flags, sizeof(flags));
     uint32_t e_flags = obj->ehdr ? obj->ehdr->e_flags : 0;
@@ -145,6 +146,20 @@ uint64_t elf_special_hash(const struct elf_object *obj)
     hash_section(&to, obj, obj->property_section);
     hash_section(&to, obj, obj->attributes_section);
     return XXH3_64bits_digest(&to);
+}
+
+uint64_t elf_commons_hash(const struct elf_object *obj)
+{
+    uint64_t hash = 0;
+    for (uint32_t i = obj->first_global; i < obj->nsyms && obj->has_common; i++) {
+        const elf_sym *sym = &obj->syms[i];
+        struct kld_str name;
+        if (sym->st_shndx != SHN_COMMON || !kld_bytes_string(obj->strtab, sym->st_name, &name))
+            continue;
+        uint64_t parts[3] = {sym->st_size, sym->st_value, kld_name_hash(name)};
+        hash += XXH3_64bits(parts, sizeof(parts)); /* their order does not matter */
+    }
+    return hash;
 }
 
 size_t elf_record_file(struct kld_session *ctx, const struct kld_file *file, uint8_t *out)
@@ -156,6 +171,7 @@ size_t elf_record_file(struct kld_session *ctx, const struct kld_file *file, uin
     if (out) {
         struct elf_file_state *to = (void *)out;
         to->special = elf_special_hash(obj);
+        to->commons = elf_commons_hash(obj);
         elf_symtab_locals(ctx, file->index, &to->locals);
         to->nlocal_aux = n;
         for (uint32_t i = 0, k = 0; i < obj->nlocals; i++)

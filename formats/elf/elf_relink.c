@@ -277,6 +277,9 @@ static bool load_atoms(struct elf_relink *e, struct kld_relink_file *rf)
         return false;
     }
     e->ctx->format->make_atoms(e->ctx, e->worker, rf->file);
+    if (elf_commons_hash(elf_object(rf->file)) != state->commons)
+        return kld_relink_refuse(e->r, KLD_WHY_SYMBOL_CHANGED, "%s: COMMON symbols have changed",
+                                 rf->file->path);
     if (elf_special_hash(elf_object(rf->file)) != state->special)
         return kld_relink_refuse(e->r, KLD_WHY_SECTION, "%s: properties or attributes have changed",
                                  rf->file->path);

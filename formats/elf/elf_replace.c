@@ -209,9 +209,17 @@ static bool refuse_room(struct elf_relink *e, const struct kld_atom *a)
                              KLD_FMT(elf_atom_name(a)));
 }
 
-static bool is_free_to_move(const struct kld_section *s)
+/* The section comes to be aligned as its strictest atom; addresses of this one see to the rest, as
+ * long as the loader maps whole pages. */
+static bool raise_alignment(struct elf_relink *e, const struct kld_atom *a)
 {
-    return !(s->flags & KLD_ATOM_TLS);
+    struct kld_section *s = e->ctx->sections.data[a->section];
+    if ((1ull << a->p2align) > elf_common_page(e->ctx))
+        return false;
+    s->p2align = a->p2align;
+    ((struct kld_state_section *)kld_state_edit(&e->r->st, KLD_T_SECTIONS, s->id, 1))->p2align =
+        a->p2align;
+    return true;
 }
 
 /* Where the older version was. */
@@ -246,6 +254,19 @@ static bool take_place(struct elf_relink *e, struct kld_atom *a, struct kld_stat
     return true;
 }
 
+/* Offsets of thread-local variables are all over the program. */
+static bool check_tls(struct elf_relink *e, const struct kld_atom *a,
+                      const struct kld_state_atom *from)
+{
+    if (!(a->flags & KLD_ATOM_TLS) ||
+        (from && from->live && from->size == a->size && from->p2align == a->p2align))
+        return true;
+    if (!a->size && !from)
+        return true;
+    return kld_relink_refuse(e->r, KLD_WHY_TLS, "%s: thread-local storage has changed",
+                             a->file->path);
+}
+
 static bool place_atom(struct elf_relink *e, struct kld_relink_file *rf, uint32_t i, uint32_t match)
 {
     struct kld_atom *a = &rf->file->atoms[i];
@@ -253,14 +274,13 @@ static bool place_atom(struct elf_relink *e, struct kld_relink_file *rf, uint32_
     struct kld_state_atom *to = &rf->atoms[i];
     const struct kld_state_atom *from = match == KLD_STATE_NONE ? NULL : &rf->old.atoms[match];
     bool was = from && from->live && from->kind == a->kind;
-    if (a->size > UINT32_MAX || a->p2align > s->p2align)
+    if (!check_tls(e, a, from))
+        return false;
+    if (a->size > UINT32_MAX || (a->p2align > s->p2align && !raise_alignment(e, a)))
         return kld_relink_refuse(e->r, KLD_WHY_SECTION, "%s: size or alignment of %.*s",
                                  rf->file->path, KLD_FMT(elf_atom_name(a)));
     if (was && keep_place(e, a, to, from))
         return true;
-    if (!is_free_to_move(s))
-        return kld_relink_refuse(e->r, KLD_WHY_TLS, "%s: thread-local storage has changed",
-                                 rf->file->path);
     *to = (struct kld_state_atom){0};
     if (!take_place(e, a, to)) {
         struct kld_slack_rule rule = e->ctx->format->updater->slack_rule(e->ctx, s);

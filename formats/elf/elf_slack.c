@@ -207,7 +207,7 @@ static const struct row {
     void (*fill)(const struct gap *g);
     enum needs needs;
 } rows[] = {
-    {".text", true, true, KLD_SLACK_CODE, 1, 1, 16 << 10, fill_code, NOTHING},
+    {".text", true, true, KLD_SLACK_CODE, 1, 1, 64 << 10, fill_code, NOTHING},
     {".rodata", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
     {".data", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},
     {".data.rel.ro", false, true, KLD_SLACK_DATA, 1, 1, 4 << 10, fill_zero, NOTHING},

@@ -26,6 +26,7 @@ struct elf_state_record {
 /* Behind the atoms of a file: kld_file_record.format */
 struct elf_file_state {
     uint64_t special; /* hash of what the file says to the linker: properties, attributes, stack */
+    uint64_t commons; /* of sizes and alignments of its COMMON symbols */
     struct elf_symtab_locals locals;
     uint32_t nlocal_aux, unused;
     uint32_t local_aux[]; /* slots of its local symbols */
@@ -36,8 +37,9 @@ void elf_record(struct kld_session *ctx, struct kld_state_builder *b);
 size_t elf_record_file(struct kld_session *ctx, const struct kld_file *file, uint8_t *out);
 uint64_t elf_interface(struct kld_session *ctx, const struct kld_file *file);
 
-/* Hash of what a file says to the linker. */
+/* Hashes of what a file says to the linker, and of its COMMON symbols. */
 uint64_t elf_special_hash(const struct elf_object *obj);
+uint64_t elf_commons_hash(const struct elf_object *obj);
 /* elf_link as it was at the end of the full link, but for symbols. False: refused. */
 bool elf_restore(struct kld_relink *r);
 

@@ -610,7 +610,7 @@ static bool commit(struct kld_relink *r, const kld_state_store *store)
     }
     r->st.header->output = r->update.id;
     kld_boot_id(r->st.header->boot);
-    r->st.header->patches++;
+    r->link->incremental->patches = ++r->st.header->patches;
     /* The output is right in any case; with this state the next link is a full one. */
     return kld_state_flush(&r->st, store) || true;
 }

@@ -57,6 +57,16 @@ uint64_t kld_slack_capacity(const struct kld_session *ctx, const struct kld_sect
     return atom->size + keep_to_rule(rule, KLD_MAX(gap, rule->least > 1 ? 1u : 0u));
 }
 
+/* Compilers align what has 32 bytes or more to 32: data that grows is to stay where it is all the
+ * same. */
+uint8_t kld_slack_p2align(const struct kld_session *ctx, const struct kld_section *s,
+                          const struct kld_atom *atom, const struct kld_slack_rule *rule)
+{
+    bool data = rule->kind == KLD_SLACK_DATA && rule->least == 1 && !rule->tight &&
+                (s->flags & KLD_ATOM_ALLOC) && atom->file != ctx->internal && atom->size >= 32;
+    return data ? KLD_MAX(atom->p2align, (uint8_t)5) : atom->p2align;
+}
+
 uint64_t kld_slack_align(const struct kld_slack_rule *rule, uint64_t end, uint64_t at,
                          uint64_t align)
 {

@@ -30,6 +30,10 @@ struct kld_slack_rule {
 uint64_t kld_slack_capacity(const struct kld_session *ctx, const struct kld_section *s,
                             const struct kld_atom *atom, const struct kld_slack_rule *rule);
 
+/* layout: log2 of what the atom is aligned to. */
+uint8_t kld_slack_p2align(const struct kld_session *ctx, const struct kld_section *s,
+                          const struct kld_atom *atom, const struct kld_slack_rule *rule);
+
 /* layout: the first multiple of align from `at` on that leaves a gap behind `end`, where the atom
  * before it ends, that keeps to the rule. */
 uint64_t kld_slack_align(const struct kld_slack_rule *rule, uint64_t end, uint64_t at,

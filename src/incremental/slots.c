@@ -22,6 +22,8 @@ bool kld_slots_fit(const struct kld_relink *r, const struct kld_section *s, uint
     struct kld_slack_rule rule = rule_of(r, s);
     if (rule.kind == KLD_SLACK_NONE)
         return size == capacity;
+    if (rule.tight && size != capacity)
+        return false;
     return size <= capacity && is_gap(&rule, capacity - size);
 }
 

@@ -299,7 +299,7 @@ def test_c_globals_of_an_object(t):
     app.falls_back('removed-global')
     core.edit('weakdef.c', '__attribute__((weak)) int', 'int')
     app.falls_back('symbol-changed')
-    core.edit('table.c', '#include', '#include <stdlib.h>\n#include', GET, f'labs({GET})')
+    core.edit('table.c', '#include', '#include <unistd.h>\n#include', GET, f'({GET}) + 0 * getppid()')
     app.falls_back('undefined')
     app.run(status=46)
 
@@ -348,7 +348,7 @@ def test_c_reference_to_another_member(core):
 
 
 def test_c_reference_to_another_function_of_libc(core):
-    core.edit('table.c', '#include', '#include <stdlib.h>\n#include', GET, f'labs({GET})')
+    core.edit('table.c', '#include', '#include <unistd.h>\n#include', GET, f'({GET}) + 0 * getppid()')
     gate(core, 'undefined')
     core.run(46, 48)
 
