@@ -196,7 +196,7 @@ def test_a_section_of_an_unknown_name_has_no_gaps(t):
 
 
 @only('riscv64')
-def test_code_is_not_shortened(t, compiler):
+def test_code_is_not_shortened(t):
     """What is near now may be far after an edit."""
     objects = compile_all(t, '-O1', '-fno-pie')
     t.link('relaxed', '-no-pie', *objects, via='c++')
