@@ -15,13 +15,15 @@
 
 /* ---- passes that are no more than a few calls ---- */
 
-/* Whether the layout is to have room for edits: not in the modes that are never patched. */
+/* Whether the layout is to have room for edits: not in the modes that are never patched, and not
+ * where sections have been given addresses, between which there may be no more room. */
 static bool wants_slack(const struct kld_session *ctx)
 {
     const struct kld_options *o = &ctx->options;
     return o->incremental != KLD_INCREMENTAL_OFF && ctx->format && ctx->format->updater &&
            o->kind != KLD_KIND_RELOCATABLE && !o->emit_relocs && o->icf == KLD_ICF_NONE &&
-           o->strip != KLD_STRIP_ALL && o->compress_debug == KLD_COMPRESS_NONE;
+           o->strip != KLD_STRIP_ALL && !o->section_start.len &&
+           o->compress_debug == KLD_COMPRESS_NONE;
 }
 
 static void load(struct kld_session *ctx)

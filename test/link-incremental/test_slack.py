@@ -129,7 +129,8 @@ def test_without_the_option_there_is_no_slack(t, flags):
     assert (t.path / 'plain').read_bytes() == (t.path / 'app').read_bytes()
 
 
-@pytest.mark.parametrize('flag', ['-s', '--emit-relocs', '--icf=all', '--compress-debug-sections=zlib'])
+@pytest.mark.parametrize('flag', ['-s', '--emit-relocs', '--icf=all', '--compress-debug-sections=zlib',
+                                  '--section-start=.data=0x100000'])
 def test_modes_that_are_not_patched_have_no_slack(t, flag):
     objects = compile_all(t, '-g', '-fPIE')
     plain, app = link_both(t, objects, f'-Wl,{flag}')
