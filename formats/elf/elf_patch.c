@@ -644,9 +644,11 @@ static bool store(struct elf_relink *e, const struct elf_symtab_locals *locals)
 static bool patch_files(struct elf_relink *e)
 {
     for (size_t f = 0; f < e->r->files.len; f++) {
-        const struct kld_relink_file *rf = &e->r->files.data[f];
+        struct kld_relink_file *rf = &e->r->files.data[f];
+        size_t before = e->r->writes.len;
         if (rf->changed ? !write_file(e, rf) : !rewrite_references(e, rf))
             return false;
+        rf->differs = rf->changed && e->r->writes.len > before;
     }
     return true;
 }

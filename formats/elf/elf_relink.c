@@ -256,9 +256,11 @@ static bool check_sections(struct elf_relink *e)
 {
     struct kld_session *ctx = e->ctx;
     uint64_t n = kld_state_count(&e->r->st, KLD_T_SECTIONS);
-    if (ctx->sections.len != n)
-        return kld_relink_refuse(e->r, KLD_WHY_SECTION, "there is a new section %s",
-                                 ctx->sections.data[ctx->sections.len - 1]->name);
+    if (ctx->sections.len != n) {
+        const struct kld_section *s = ctx->sections.data[n];
+        return kld_relink_refuse(e->r, s->format_flags & SHF_TLS ? KLD_WHY_TLS : KLD_WHY_SECTION,
+                                 "there is a new section %s", s->name);
+    }
     for (uint64_t i = 0; i < n; i++) {
         const struct kld_state_section *known = kld_state_get(&e->r->st, KLD_T_SECTIONS, i, 1);
         const struct kld_section *s = ctx->sections.data[i];

@@ -34,6 +34,8 @@ static const char *unpatchable(const struct kld_session *ctx)
         return "-s";
     if (o->compress_debug != KLD_COMPRESS_NONE)
         return "--compress-debug-sections";
+    if (o->section_start.len) /* between sections with addresses there may be no room */
+        return "--section-start";
     if (o->output_memory)
         return "an output in memory";
     return NULL;
@@ -141,7 +143,7 @@ static void report(struct kld_session *ctx, const struct kld_relink *r, bool pat
         return;
     uint32_t changed = 0;
     for (size_t i = 0; i < r->files.len; i++)
-        changed += r->files.data[i].changed;
+        changed += r->files.data[i].differs;
     if (patched)
         kld_note(ctx, "incremental", NULL,
                  "incremental: PATCHED: %u files changed, %u atoms written, %u moved, "

@@ -600,6 +600,8 @@ static bool write_all(struct kld_relink *r)
 static bool commit(struct kld_relink *r, const kld_state_store *store)
 {
     const char *path = r->link->options.output;
+    if (!r->writes.len && !r->st.changed && kld_same_identity(&r->update.id, &r->st.header->output))
+        return true; /* nothing has happened since */
     if (!kld_state_distrust(&r->st, store))
         return kld_relink_refuse(r, KLD_WHY_OUTPUT_READ_ONLY, "the state cannot be written");
     if (r->writes.len) {

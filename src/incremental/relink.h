@@ -21,6 +21,7 @@ struct kld_relink_file {
     struct kld_file *file;
     uint32_t number; /* in the state */
     bool changed;    /* else it only refers to what has moved */
+    bool differs;    /* in what is in the output */
     struct kld_file_record old;
     struct kld_state_atom *atoms; /* changed: what the state is to say of its atoms */
     KLD_VEC(uint32_t) areas;      /* changed: of merged contents, as the state is to say */

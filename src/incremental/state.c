@@ -105,6 +105,7 @@ static void *span(struct kld_state *st, enum kld_state_table table, uint64_t fir
             sound = sound && check_page(st, page);
             st->pages[page] |= mark;
         }
+    st->changed |= mark != 0;
     if (sound)
         return place(st, at);
     st->damaged = true;

@@ -154,6 +154,7 @@ struct kld_state {
     uint8_t *tail; /* pages behind length that were added since */
     size_t tail_used, tail_capacity;
     bool damaged, full;
+    bool changed; /* some record is */
 };
 
 enum kld_state_problem {
