@@ -11,6 +11,8 @@ enum {
     /* Code grows by an instruction at least; less data than a word is not worth its alignment. */
     LEAST_CODE_GAP = 8,
     LEAST_DATA_GAP = 4,
+    /* A section that a compilation unit has one of grows by whole statements and variables. */
+    LEAST_UNIT_GAP = 64,
 };
 
 static uint64_t percentage(const struct kld_session *ctx, enum kld_slack_kind kind)
@@ -39,6 +41,14 @@ static bool is_kept(const struct kld_slack_rule *rule, uint64_t gap)
     return gap == 0 || (gap >= rule->least && gap % rule->granule == 0);
 }
 
+/* Whether the atom is all that its compilation unit has of the section, and not a part with a name of
+ * its own. (A relink asks with a mere size.) */
+static bool is_unit(const struct kld_session *ctx, const struct kld_section *s,
+                    const struct kld_atom *atom)
+{
+    return atom->file && kld_str_is(ctx->format->atom_name(atom), s->name);
+}
+
 uint64_t kld_slack_capacity(const struct kld_session *ctx, const struct kld_section *s,
                             const struct kld_atom *atom, const struct kld_slack_rule *rule)
 {
@@ -48,6 +58,8 @@ uint64_t kld_slack_capacity(const struct kld_session *ctx, const struct kld_sect
     uint64_t gap = kld_slack_spare(ctx, rule->kind, atom->size);
     if (!(s->flags & KLD_ATOM_ALLOC))
         gap /= 2;
+    else if (is_unit(ctx, s, atom))
+        gap = KLD_MAX(gap, (uint64_t)LEAST_UNIT_GAP);
     if (rule->kind == KLD_SLACK_CODE) {
         gap = KLD_MAX(gap, (uint64_t)LEAST_CODE_GAP);
         gap = KLD_MAX(gap, LEAST_CODE - KLD_MIN(atom->size, (uint64_t)LEAST_CODE));
