@@ -299,7 +299,7 @@ def test_c_globals_of_an_object(t):
     app.falls_back('removed-global')
     core.edit('weakdef.c', '__attribute__((weak)) int', 'int')
     app.falls_back('symbol-changed')
-    core.edit('table.c', '#include', '#include <unistd.h>\n#include', GET, f'({GET}) + 0 * getppid()')
+    core.edit('table.c', '#include', '#include <stdlib.h>\n#include', GET, f'{GET} + atoi("0")')
     app.falls_back('undefined')
     app.run(status=46)
 
@@ -348,7 +348,7 @@ def test_c_reference_to_another_member(core):
 
 
 def test_c_reference_to_another_function_of_libc(core):
-    core.edit('table.c', '#include', '#include <unistd.h>\n#include', GET, f'({GET}) + 0 * getppid()')
+    core.edit('table.c', '#include', '#include <stdlib.h>\n#include', GET, f'{GET} + atoi("0")')
     gate(core, 'undefined')
     core.run(46, 48)
 
@@ -470,10 +470,10 @@ def test_c_tls(t):
     app.run(status=6)
     s.edit('other.c', '__thread int b', 'static __thread int more[3] = {1, 1, 1};\n__thread int b',
            'return b', 'return b + more[1]')
-    app.falls_back('tls')
+    app.falls_back('tls', 'section')
     app.run(status=7)
     s.edit('other.c', 'more[3] = {1, 1, 1}', 'more[3]')  # from .tdata to .tbss
-    app.falls_back('tls')
+    app.falls_back('tls', 'section')
     app.run(status=6)
 
 
@@ -680,25 +680,22 @@ def test_e_compiled_twice(core):
     core.a.patched().nothing()
     core.edit('state.c', '{1, 0', '{2, 0')
     report = core.a.patched()
-    assert inc.PLAIN or (report.files, report.atoms, report.moved) == (1, 1, 0), report.result
+    assert inc.PLAIN or (report.files, report.moved) == (1, 0), report.result
 
 
 # -- F: nothing ---------------------------------------------------------------------------------
 
 def unchanged(app, action=lambda: None):
-    before, state = Stamp.of(app.path), not inc.PLAIN and app.state.read_bytes()
+    before = Stamp.of(app.path)
     action()
     for _ in range(2):
         app.patched().nothing()
         assert inc.PLAIN or Stamp.of(app.path) == before
-    return state
 
 
 def test_f_nothing_changed(core):
-    state = unchanged(core.a)
-    assert inc.PLAIN or core.a.state.read_bytes() == state
-    resolutions = core.a.stats()
-    assert inc.PLAIN or resolutions['whole-program resolutions'] == 1
+    unchanged(core.a)
+    assert inc.PLAIN or core.a.stats()['whole-program resolutions'] == 1
 
 
 def test_f_touched(core):
