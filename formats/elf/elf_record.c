@@ -201,13 +201,14 @@ uint64_t elf_interface(struct kld_session *ctx, const struct kld_file *file)
             XXH3_64bits_update(&to, lib->versions[i].ptr, lib->versions[i].len + 1);
     for (uint32_t i = 1; i < lib->obj.nsyms; i++) {
         const elf_sym *sym = &lib->obj.syms[i];
-        bool object = ELF64_ST_TYPE(sym->st_info) == STT_OBJECT;
+        unsigned type = ELF64_ST_TYPE(sym->st_info);
+        bool object = type == STT_OBJECT || type == STT_TLS || type == STT_COMMON;
         struct {
             uint64_t size, place;
             uint16_t version;
             uint8_t info, other;
             uint32_t defined;
-        } s = {sym->st_size,
+        } s = {object ? sym->st_size : 0,
                object ? sym->st_value : 0,
                lib->versym ? lib->versym[i] : 0,
                sym->st_info,

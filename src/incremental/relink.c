@@ -359,7 +359,7 @@ static bool find_bytes(struct kld_relink *r, const struct kld_state_file *from, 
 {
     if (!kld_io_open(r->ctx, path, bytes))
         return kld_relink_refuse(r, KLD_WHY_INPUTS, "cannot open %s", path);
-    if (!from->member_length)
+    if (!from->member_length || (from->flags & KLD_STATE_FILE_THIN))
         return true;
     struct kld_archive archive;
     struct kld_archive_member m;
@@ -485,8 +485,10 @@ static bool load_archive(struct kld_relink *r, const struct kld_state_input *in)
     uint64_t where;
     if (!kld_io_open(r->ctx, path, &bytes) || kld_archive_parse(&archive, bytes, &where))
         return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "%s is not an archive any more", path);
-    if (archive.thin || !archive.has_index)
-        return kld_relink_refuse(r, KLD_WHY_UNSUPPORTED, "%s is thin or has no index", path);
+    if (!archive.has_index)
+        return kld_relink_refuse(r, KLD_WHY_UNSUPPORTED, "%s has no index", path);
+    if (archive.thin)
+        return true; /* its members are inputs of their own */
     uint32_t nth = 0;
     const char *last = NULL;
     uint64_t end = (uint64_t)in->first_file + in->nfiles;
@@ -600,6 +602,7 @@ static bool write_all(struct kld_relink *r)
 static bool commit(struct kld_relink *r, const kld_state_store *store)
 {
     const char *path = r->link->options.output;
+    r->link->incremental->patches++; /* in the state only if that is written anyway */
     if (!r->writes.len && !r->st.changed && kld_same_identity(&r->update.id, &r->st.header->output))
         return true; /* nothing has happened since */
     if (!kld_state_distrust(&r->st, store))
@@ -612,7 +615,7 @@ static bool commit(struct kld_relink *r, const kld_state_store *store)
     }
     r->st.header->output = r->update.id;
     kld_boot_id(r->st.header->boot);
-    r->link->incremental->patches = ++r->st.header->patches;
+    r->st.header->patches = r->link->incremental->patches;
     /* The output is right in any case; with this state the next link is a full one. */
     return kld_state_flush(&r->st, store) || true;
 }
