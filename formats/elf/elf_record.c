@@ -110,7 +110,14 @@ bool elf_restore(struct kld_relink *r)
     /* Addresses of entries behind those of .plt count from their number alone. */
     elf->plt.len = from->nplt;
     elf->iplt.len = from->niplt;
+    if (from->nplt_got > from->plt_got_capacity ||
+        (uint64_t)from->plt_got_capacity * from->plt_got_size > from->synth[ELF_PLT_GOT].size) {
+        r->st.damaged = true;
+        return false;
+    }
+    elf->plt_got.data = KLD_NEW_ARRAY(&ctx->arena, struct kld_symbol *, from->plt_got_capacity);
     elf->plt_got.len = from->nplt_got;
+    elf->plt_got.cap = from->plt_got_capacity;
     elf->got_addr = elf->synth[ELF_GOT] ? elf->synth[ELF_GOT]->addr : 0;
     elf->got_plt_addr = elf->synth[ELF_GOT_PLT] ? elf->synth[ELF_GOT_PLT]->addr : 0;
     elf->plt_addr = elf->synth[ELF_PLT] ? elf->synth[ELF_PLT]->addr : 0;

@@ -63,18 +63,32 @@ static bool same_file(const struct kld_identity *a, const struct kld_identity *b
            a->mtime == b->mtime;
 }
 
-/* The hashes that were made when the output was written still hold. */
+static bool is_zero(const struct kld_relink *r, uint64_t from, uint64_t to)
+{
+    for (; from < to; from++)
+        if (r->update.bytes[from])
+            return false;
+    return true;
+}
+
+/* The hashes that were made when the output was written still hold, and nothing is between what they
+ * are of. */
 static bool check_contents(struct kld_relink *r)
 {
-    uint64_t n = kld_state_count(&r->st, KLD_T_CHUNKS);
+    uint64_t n = kld_state_count(&r->st, KLD_T_CHUNKS), end = 0;
     const struct kld_state_chunk *chunks = kld_state_get(&r->st, KLD_T_CHUNKS, 0, n);
-    for (uint64_t i = 0; i < n && !r->st.damaged; i++) {
+    bool same = true;
+    for (uint64_t i = 0; i < n && same && !r->st.damaged; i++) {
         uint64_t hash[2];
-        if (!r->ctx->format->updater->hash_chunk(r, &chunks[i], hash) ||
-            memcmp(hash, chunks[i].hash, sizeof(hash)) != 0)
-            return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED,
-                                     "the output is not what the last link wrote");
+        const struct kld_state_chunk *c = &chunks[i];
+        same = kld_in_bounds(c->offset, c->size, r->update.size) && is_zero(r, end, c->offset) &&
+               r->ctx->format->updater->hash_chunk(r, c, hash) &&
+               memcmp(hash, c->hash, sizeof(hash)) == 0;
+        end = c->offset + c->size;
     }
+    if (!same || !is_zero(r, end, r->update.size))
+        return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED,
+                                 "the output is not what the last link wrote");
     return is_sound(r);
 }
 

@@ -138,7 +138,7 @@ def test_h07_open_elsewhere(small):
     with open(small.link.path, 'rb') as file:
         before = file.read()
         small.take()
-        small.link.falls_back('output-busy')
+        small.link.right()
         file.seek(0)
         assert file.read() == before
     small.run()
