@@ -58,7 +58,7 @@ def small(t):
     return Small(t)
 
 
-# -- 7: an output that is in use --------------------------------------------------------------------
+# -- 7: an output that is in use ------------------------------------------------------------------
 
 WAITER = r'''
     #include <stdio.h>
@@ -147,7 +147,7 @@ def test_h07_open_elsewhere(small):
     small.run()
 
 
-# -- 10: an output that is not the one that was written -----------------------------------------------
+# -- 10: an output that is not the one that was written -------------------------------------------
 
 def strip(t):
     t.tool('strip', 'app')
@@ -259,7 +259,7 @@ def test_h10_a_plain_link_in_between(small):
     small.run()
 
 
-# -- 11: times ----------------------------------------------------------------------------------------
+# -- 11: times ------------------------------------------------------------------------------------
 
 def test_h11_same_size_and_time(small):
     """Another content in the same file, of the same size, at the same time to the nanosecond."""
@@ -311,7 +311,7 @@ def test_h11_older_archive(t):
     core.a.run(status=56)
 
 
-# -- 12: files that are deleted ------------------------------------------------------------------------
+# -- 12: files that are deleted -------------------------------------------------------------------
 
 def test_h12_no_output(small):
     small.link.path.unlink()
@@ -358,7 +358,7 @@ def test_h12_output_has_a_second_name(small):
     assert (small.t.path / 'other').read_bytes() == before
 
 
-# -- 13: a folder that moves -----------------------------------------------------------------------------
+# -- 13: a folder that moves ----------------------------------------------------------------------
 
 def test_h13_moved_build_folder(t):
     folder = type(t)(t.path / 'old', t.target, t.linker_dir)
@@ -405,7 +405,7 @@ def test_h13_another_working_directory(t):
     t.run('app', status=1)
 
 
-# -- 14: options and the environment ------------------------------------------------------------------------
+# -- 14: options and the environment --------------------------------------------------------------
 
 def test_h14_environment(small):
     """LD_RUN_PATH is part of what the output is made of."""
@@ -449,7 +449,7 @@ def test_h14_a_driver_that_compiles_and_links(t):
     app.run(status=2)
 
 
-# -- 15, 16: libraries ------------------------------------------------------------------------------------
+# -- 15, 16: libraries ----------------------------------------------------------------------------
 
 def test_h15_shared_library_in_an_earlier_folder(t):
     for folder, n in ('early', 2), ('late', 1):
@@ -457,7 +457,8 @@ def test_h15_shared_library_in_an_earlier_folder(t):
         t.link(f'{folder}/libf.so', '-shared', '-Wl,-soname,' + str(t.path / folder / 'libf.so'),
                t.cc(f'{folder}.o', f'int f(void) {{ return {n}; }}', '-fPIC'))
     (t.path / 'early/libf.so').rename(t.path / 'early/libf')
-    app = Link(t, 'app', '-Learly', '-Llate', t.cc('main.o', 'int f(void);\nint main(void) { return f(); }'), '-lf')
+    main = t.cc('main.o', 'int f(void);\nint main(void) { return f(); }')
+    app = Link(t, 'app', '-Learly', '-Llate', main, '-lf')
     app.full()
     app.run(status=1)
     (t.path / 'early/libf').rename(t.path / 'early/libf.so')
@@ -560,7 +561,7 @@ def test_h16_same_member_twice(t):
     app.run(status=36)
 
 
-# -- 26: reasons, in every form --------------------------------------------------------------------------------
+# -- 26: reasons, in every form -------------------------------------------------------------------
 
 @incremental_only
 def test_h26_report_is_one_line(small):
@@ -634,7 +635,7 @@ def test_h26_what_cannot_be_patched_is_said(t, option, via):
         app.run(status=2)
 
 
-# -- 27: two links at once ----------------------------------------------------------------------------------------
+# -- 27: two links at once ------------------------------------------------------------------------
 
 @pytest.mark.parametrize('edit', [True, False], ids=['edit', 'same'])
 def test_h27_links_at_once(small, edit):
@@ -674,7 +675,7 @@ def test_h27_links_of_different_inputs_to_one_output(t):
         links[1].verify()
 
 
-# -- 28: no room, no permission ---------------------------------------------------------------------------------------
+# -- 28: no room, no permission -------------------------------------------------------------------
 
 def fill(folder):
     """Leaves no room."""
@@ -825,7 +826,7 @@ def test_h28_state_that_may_not_be_written_or_read(as_nobody):
         run('--incremental', '--incremental-verify')
 
 
-# -- a state that is damaged -----------------------------------------------------------------------------------------
+# -- a state that is damaged ----------------------------------------------------------------------
 
 def survives(small, data):
     """With this state and an edit: right, patched or not."""
@@ -927,7 +928,7 @@ def test_state_after_an_error(small):
     small.link.verify()
 
 
-# -- the other options ---------------------------------------------------------------------------------------------
+# -- the other options ----------------------------------------------------------------------------
 
 @incremental_only
 def test_state_elsewhere(small):

@@ -324,7 +324,7 @@ def test_h02_new_and_removed_unwind_records(t, split):
         inc.check_unwind(app.elf(), 'main', '_ZL4deepi', *[f'_ZL2f{n}v' for n in range(count)])
 
 
-# -- 3: debug information ------------------------------------------------------------------------
+# -- 3: debug information -------------------------------------------------------------------------
 
 DEBUGGED = r'''
     extern "C" int printf(const char *, ...);
@@ -382,8 +382,10 @@ def edited_at_random(app, sources, texts, steps, seed):
         file, mark = rng.choice([('main.cc', 'thrower'), ('main.cc', 'handler'),
                                  ('helper.cc', 'deeper')])
         added = '\n' * rng.randrange(4) + rng.choice([
-            f'static volatile int seen_{step}; seen_{step}++;', f'const char *text = "text {step}"; (void)text;',
-            inc.growth('n += n == 12345;', rng.randrange(1, 40)), '{ struct { int a, b; } local = {n, n}; n = local.a; }'])
+            f'static volatile int seen_{step}; seen_{step}++;',
+            f'const char *text = "text {step}"; (void)text;',
+            inc.growth('n += n == 12345;', rng.randrange(1, 40)),
+            '{ struct { int a, b; } local = {n, n}; n = local.a; }'])
         sources.set(file, texts[file].replace(f'/* {mark} */', f'/* {mark} */ {added}'))
         app.right()
         app.run()
@@ -432,7 +434,7 @@ def test_h03_debugger_and_critics_after_100_edits(t, compiler, split):
     assert not found, '\n'.join(found)
 
 
-# -- 4: size -------------------------------------------------------------------------------------
+# -- 4: size --------------------------------------------------------------------------------------
 
 @only('x86_64')
 @incremental_only
@@ -666,7 +668,7 @@ def test_h20_size_of_a_function_does_not_matter(t):
     assert symbol.value == lib.elf().symbol('f').value and symbol.size == lib.elf().symbol('f').size
 
 
-# -- 21: shared libraries that are patched themselves ----------------------------------------------
+# -- 21: shared libraries that are patched themselves ---------------------------------------------
 
 def test_h21_dependents_of_a_patched_library(t):
     s = Sources(t, '-fPIC', *SPLIT, lib_c='int f(void) { return 4; }\nint spare(void) { return 0; }')
@@ -715,7 +717,7 @@ def test_h22_dead_and_live(t):
     app.run(status=47)
 
 
-# -- 23: moved again and again ---------------------------------------------------------------------
+# -- 23: moved again and again --------------------------------------------------------------------
 
 @LAYOUTS
 def test_h23_all_functions_of_a_unit_move_again_and_again(t, split):
@@ -751,7 +753,7 @@ def test_h23_all_functions_of_a_unit_move_again_and_again(t, split):
             assert now == first[n] or inc.island_target(elf, first[n]) == now, n
 
 
-# -- 24: relro -------------------------------------------------------------------------------------
+# -- 24: relro ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('flags', ['-Wl,-z,relro,-z,now', '-Wl,-z,relro,-z,lazy', '-Wl,-z,norelro',
                                    '-Wl,-z,noseparate-code'])
@@ -785,7 +787,7 @@ def test_h24_relocated_constants(t, flags):
     assert relro is None or 'norelro' in flags or relro.memsz
 
 
-# -- 25: what verification finds --------------------------------------------------------------------
+# -- 25: what verification finds ------------------------------------------------------------------
 
 @incremental_only
 @pytest.mark.parametrize('section', ['.text', '.data', '.rodata', '.eh_frame', '.symtab', '.dynamic',

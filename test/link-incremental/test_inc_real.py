@@ -85,7 +85,8 @@ def source(t, request):
     folder = fetch(package)
     if not folder:
         pytest.skip(f'the source package {package} cannot be had here')
-    command('dpkg-source', '--no-check', '--skip-patches', '-x', next(folder.glob('*.dsc')), t.path / package, cwd=t.path)
+    command('dpkg-source', '--no-check', '--skip-patches', '-x', next(folder.glob('*.dsc')),
+            t.path / package, cwd=t.path)
     return t.path / package
 
 
@@ -118,7 +119,7 @@ class Made:
         assert PLAIN or patched >= SHARE, self.outcomes
 
 
-# -- Lua -------------------------------------------------------------------------------------------
+# -- Lua ------------------------------------------------------------------------------------------
 
 LUA_SCRIPT = r'''
     local function show(...)
@@ -135,7 +136,8 @@ LUA_SCRIPT = r'''
     show(select(2, pcall(table.insert, t, 1, 2, 3)), select(2, load("for x do end")))
     local co = coroutine.wrap(function(a) for i = 1, 3 do a = a + coroutine.yield(a) end return a end)
     show(co(1), co(2), co(3), co(4))
-    local mt = setmetatable({}, {__index = function(_, k) return k .. "!" end, __call = function(_, n) return n * 2 end,
+    local mt = setmetatable({}, {__index = function(_, k) return k .. "!" end,
+                                 __call = function(_, n) return n * 2 end,
                                  __close = function() show("closed") end})
     show(mt.key, mt(21))
     do local guard <close> = mt end
@@ -188,8 +190,8 @@ def test_lua(t, source):
         seen.append(command('./lua', 'script.lua', cwd=src).stdout)
         assert seen[-1] == command('./plain', 'script.lua', cwd=src).stdout
         if VERIFY:
-            command('make', *common, f'MYLDFLAGS={driver} -Wl,--incremental,--incremental-verify', '-W', 'lua.o',
-                    'lua', cwd=src)
+            flags = f'MYLDFLAGS={driver} -Wl,--incremental,--incremental-verify'
+            command('make', *common, flags, '-W', 'lua.o', 'lua', cwd=src)
     assert len(set(seen)) == 8  # (three edits change nothing that is printed)
     assert 'Lua, edited TRUE nil whole caa' in seen[-1]
     line = inc.addr2line(t, src / 'lua', t.elf(src / 'lua').symbol('luaV_mod').value)
@@ -197,7 +199,7 @@ def test_lua(t, source):
     lua.patched_enough()
 
 
-# -- SQLite -----------------------------------------------------------------------------------------
+# -- SQLite ---------------------------------------------------------------------------------------
 
 SQLITE_SCRIPT = r'''
 CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT, value REAL);
@@ -259,7 +261,8 @@ def test_sqlite(t, source):
     sqlite = Made(source, [options + OPTIONS, 'sqlite3'], 'sqlite3')
 
     def run(program):
-        return command('sh', '-c', f'./{program} -batch :memory: < script.sql 2>&1', cwd=source, ok=False).stdout
+        shell = f'./{program} -batch :memory: < script.sql 2>&1'
+        return command('sh', '-c', shell, cwd=source, ok=False).stdout
 
     seen = [run('sqlite3')]
     assert 'no such table' in seen[0] and 'SEARCH t USING' in seen[0] and '\nok\n' in seen[0]
@@ -270,14 +273,15 @@ def test_sqlite(t, source):
         seen.append(run('sqlite3'))
         assert seen[-1] == run('plain')
         if VERIFY:
-            command('make', f'{options} -Wl,--incremental,--incremental-verify', '-W', 'libsqlite3.a', 'sqlite3', cwd=source)
+            flags = f'{options} -Wl,--incremental,--incremental-verify'
+            command('make', flags, '-W', 'libsqlite3.a', 'sqlite3', cwd=source)
     assert len(set(seen)) == 7 and 'all is well' in seen[-1] and 'no table of that name' in seen[-1]
     address = t.elf(source / 'sqlite3').symbol('sqlite3BtreeCursorHasMoved').value
     assert inc.addr2line(t, source / 'sqlite3', address).startswith('btree.c:')
     sqlite.patched_enough()
 
 
-# -- Cargo ---------------------------------------------------------------------------------------------
+# -- Cargo ----------------------------------------------------------------------------------------
 
 CARGO = {
     'Cargo.toml': '[workspace]\nmembers = ["shapes", "app"]\nresolver = "2"\n',

@@ -36,7 +36,7 @@ def differing(before, after, skip=()):
             if 'A' in s.flags and s.name not in skip and before.section(s.name).data != s.data}
 
 
-# -- A: in slack --------------------------------------------------------------------------------
+# -- A: in slack ----------------------------------------------------------------------------------
 
 def test_a_edit_that_fits(core):
     before = core.a.elf()
@@ -108,7 +108,7 @@ def test_a_read_only_data(core):
     core.run(52, 52)
 
 
-# -- B: growth ----------------------------------------------------------------------------------
+# -- B: growth ------------------------------------------------------------------------------------
 
 def test_b_growth(core):
     before = core.a.elf()
@@ -192,7 +192,7 @@ int tbl_sum(void)
     assert core.a.elf().symbol('twice') is None
 
 
-# -- units without a section per function -------------------------------------------------------
+# -- units without a section per function ---------------------------------------------------------
 
 SHIFTED = r'''
     #include <stdio.h>
@@ -233,8 +233,8 @@ def test_an_edit_in_the_middle_of_a_unit(t, kind, level):
     to it is applied anew."""
     flags = [level, '-fno-inline', '-fPIE' if kind == 'pie' else '-fno-pie']
     s = Sources(t, *flags, unit_c=SHIFTED, user_c=USER)
-    app = Link(t, 'app', f'-{kind}', *(['-no-pie'] if kind == 'static' else []), '-Wl,--build-id,--eh-frame-hdr',
-               'user.o', 'unit.o')
+    app = Link(t, 'app', f'-{kind}', *(['-no-pie'] if kind == 'static' else []),
+               '-Wl,--build-id,--eh-frame-hdr', 'user.o', 'unit.o')
     app.full()
     app.run(expect='11 20 7 18 12 10 1 2 3 3\n')
     s.edit('unit.c', 'return n * second; /* HERE */',
@@ -269,7 +269,7 @@ def test_a_unit_that_outgrows_its_slot(t):
     inc.check_unwind(app.elf(), 'before', 'edited', 'behind', 'last', 'body', 'main')
 
 
-# -- C: the gate --------------------------------------------------------------------------------
+# -- C: the gate ----------------------------------------------------------------------------------
 
 def gate(core, *slugs):
     """Both programs fall back, equal one linked from scratch, and can be patched again."""
@@ -619,7 +619,7 @@ def test_c_script(t):
     assert app.elf().symbol('h')
 
 
-# -- D: several outputs -------------------------------------------------------------------------
+# -- D: several outputs ---------------------------------------------------------------------------
 
 def test_d_both_programs(core):
     """One edit after another, now this program linked first and now that one."""
@@ -650,7 +650,7 @@ def test_d_only_one_is_linked(core):
     core.b.run(status=91)
 
 
-# -- E: determinism -----------------------------------------------------------------------------
+# -- E: determinism -------------------------------------------------------------------------------
 
 def test_e_first_links_are_equal(core):
     """Whatever the number of threads; and the state is, too, where it is not of these files."""
@@ -683,7 +683,7 @@ def test_e_compiled_twice(core):
     assert inc.PLAIN or (report.files, report.moved) == (1, 0), report.result
 
 
-# -- F: nothing ---------------------------------------------------------------------------------
+# -- F: nothing -----------------------------------------------------------------------------------
 
 def unchanged(app, action=lambda: None):
     before = Stamp.of(app.path)
