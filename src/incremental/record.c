@@ -133,27 +133,25 @@ void kld_record_items(struct kld_session *ctx, uint64_t hash[2])
     take_hash(&to, hash);
 }
 
-/* Offsets of members change whenever one before them does: members count. */
+/* Offsets of members change whenever one before them does: members count. The order of the names of
+ * one member does not matter. */
 uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes)
 {
     struct kld_archive archive;
-    uint64_t where, offset, member = 0, last = 0;
+    uint64_t where, offset, member = 0, last = 0, hash = 0;
     struct kld_str name;
-    XXH3_state_t to;
     (void)ctx;
-    XXH3_128bits_reset(&to);
     if (kld_archive_parse(&archive, bytes, &where))
         return 0;
     if (archive.thin)
-        XXH3_128bits_update(&to, archive.long_names.ptr, archive.long_names.len);
+        hash = XXH3_64bits(archive.long_names.ptr, archive.long_names.len);
     struct kld_archive_index index = kld_archive_index(&archive);
     while (kld_archive_index_next(&index, &name, &offset)) {
         member += offset != last;
         last = offset;
-        XXH3_128bits_update(&to, &member, sizeof(member));
-        XXH3_128bits_update(&to, name.ptr, name.len + 1);
+        hash += XXH3_64bits_withSeed(name.ptr, name.len, member);
     }
-    return XXH3_128bits_digest(&to).low64;
+    return hash;
 }
 
 /* ---- the tables ---- */
