@@ -380,7 +380,7 @@ static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *fil
     for (uint32_t i = 0; i < file->nglobals; i++) {
         const struct kld_symbol *sym = &e->ctx->symbols[file->ids[i]];
         if (sym->file != file || sym->in_section || sym->atom != atom ||
-            sym->index != obj->first_global + i)
+            sym->index != obj->first_global + i || elf_is_dynamic_symbol(sym))
             continue;
         const struct kld_state_symbol *known = kld_relink_known(e->r, file->ids[i]);
         if (sym->value || known->value != to->entry || sym->type == KLD_TYPE_IFUNC)
@@ -389,12 +389,15 @@ static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *fil
     return true;
 }
 
+/* Whether it has names that others in the output refer to. To what is preemptible they refer through
+ * the dynamic symbol table. */
 static bool has_globals(struct elf_relink *e, const struct kld_file *file,
                         const struct kld_atom *atom)
 {
     for (uint32_t i = 0; i < file->nglobals; i++) {
         const struct kld_symbol *sym = &e->ctx->symbols[file->ids[i]];
-        if (sym->file == file && !sym->in_section && sym->atom == atom)
+        if (sym->file == file && !sym->in_section && sym->atom == atom &&
+            !elf_is_dynamic_symbol(sym))
             return true;
     }
     return false;
@@ -465,7 +468,8 @@ static bool settle_symbol(struct elf_relink *e, struct kld_relink_file *rf, kld_
         return refuse_move(e, sym);
     uint64_t place = elf_atom_address(atom, sym->value);
     uint64_t entry = rf->atoms[atom - rf->file->atoms].entry;
-    uint64_t seen = is_plt(sym) ? known->value : entry ? entry : place;
+    bool dynamic = elf_is_dynamic_symbol(sym);
+    uint64_t seen = is_plt(sym) ? known->value : entry && !dynamic ? entry : place;
     e->places[id] = place;
     if (place != known->place || sym->size != known->size)
         *kld_vec_push(&e->ctx->arena, &e->moved) = id;
@@ -479,6 +483,8 @@ static bool settle_symbol(struct elf_relink *e, struct kld_relink_file *rf, kld_
     if (seen == known->value)
         return true;
     *kld_vec_push(&e->ctx->arena, &e->seen) = id;
+    if (dynamic)
+        return true; /* the fields that refer to it do not hold its address */
     e->shifted[e->r->numbers[id] / 8] |= (uint8_t)(1u << e->r->numbers[id] % 8);
     return true;
 }

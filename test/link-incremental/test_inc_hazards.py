@@ -427,7 +427,9 @@ def test_h03_debugger_and_critics_after_100_edits(t, compiler, split):
     app.plain('out.bfd')
     shutil.copy(app.path, t.path / 'out.kld')
     found = [f'{command[0]}: {n} x {text}' for command, pattern in CRITICS.values()
-             for text, n in new_complaints(t, 'out', *command, pattern=pattern).items()]
+             for text, n in new_complaints(t, 'out', *command, pattern=pattern).items()
+             # eu-elflint does not expect R_*_NONE, which the psABIs have for relocations that are not.
+             if 'relocation type invalid for the file type' not in text]
     sections = 'info,abbrev,decodedline,aranges,Ranges,str,line-str,loc,frames-interp'
     found += new_complaints(t, 'out', 'readelf', f'--debug-dump={sections}',
                             pattern='readelf: |[Ww]arning|[Bb]ogus|<corrupt')
