@@ -40,7 +40,11 @@ uint64_t elf_interface(struct kld_session *ctx, const struct kld_file *file);
 /* Hashes of what a file says to the linker, and of its COMMON symbols. */
 uint64_t elf_special_hash(const struct elf_object *obj);
 uint64_t elf_commons_hash(const struct elf_object *obj);
-/* elf_link as it was at the end of the full link, but for symbols. False: refused. */
+/* elf_link as it was at the end of the full link, but for symbols; its sections, by their ids in the
+ * state, as the session has them. False: the state is damaged. */
+bool elf_restore_link(struct kld_session *ctx, struct kld_state *st,
+                      struct kld_section *const *sections);
+/* The same for a relink. False: refused. */
 bool elf_restore(struct kld_relink *r);
 
 /* What a relink of ELF works on. */

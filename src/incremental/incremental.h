@@ -19,6 +19,9 @@ struct kld_incremental {
     bool fell_back;
 };
 
+/* The option that asks for what cannot be patched, or NULL. */
+const char *kld_incremental_unpatchable(const struct kld_session *ctx);
+
 /* First of all: whether the mode can be patched (session.slack), and if there is a state, whether
  * the output can. True: it has been, all is done. */
 bool kld_incremental_begin(struct kld_session *ctx);
