@@ -8,6 +8,7 @@
 
 #include "formats/elf/elf_symtab.h"
 #include "src/incremental/relink.h"
+#include "src/incremental/verify.h"
 
 /* KLD_T_FORMAT: one record */
 struct elf_state_record {
@@ -83,4 +84,8 @@ bool elf_replace_atoms(struct elf_relink *e);
 bool elf_patch(struct elf_relink *e);
 bool elf_hash_chunk(struct kld_relink *r, const struct kld_state_chunk *chunk, uint64_t hash[2]);
 bool elf_update_seal(struct kld_relink *r);
+
+/* elf_verify.c: kld_updater_ops.verify */
+extern const struct kld_verify_ops elf_verify_ops;
+
 #endif

@@ -3,6 +3,7 @@
 #include "src/incremental/record.h"
 #include "src/incremental/relink.h"
 #include "src/incremental/store.h"
+#include "src/incremental/verify.h"
 #include "src/undefined.h"
 
 static const char *slug_of(enum kld_reason reason)
@@ -201,6 +202,8 @@ void kld_incremental_close(struct kld_session *ctx)
     if (!inc)
         return;
     inc->store.close(inc->store.context);
+    if (inc->verify)
+        kld_update_close(ctx, &inc->verify->output);
     if (inc->relink)
         kld_free(inc->relink);
     ctx->incremental = NULL;

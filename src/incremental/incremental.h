@@ -17,6 +17,7 @@ struct kld_incremental {
     uint64_t links, patches, fallbacks; /* of the state */
     uint64_t options[2], items[2];      /* hashes, before scripts add to them */
     bool fell_back;
+    struct kld_verify *verify; /* --incremental-verify */
 };
 
 /* The option that asks for what cannot be patched, or NULL. */
