@@ -112,7 +112,8 @@ static bool write_file(struct elf_relink *e, const struct kld_relink_file *rf)
             continue;
         if (!write_atom(e, a))
             return false;
-        if (rf->atoms[i].entry && !write_island(e, a, rf->atoms[i].entry))
+        if (rf->atoms[i].entry &&
+            !write_island(e, a, elf_entry_address(section_of(e, a), &rf->atoms[i])))
             return false;
     }
     return true;
@@ -258,8 +259,9 @@ static void collect_dynrels(struct elf_relink *e, struct dynrels *d)
         if (rf->changed) {
             elf_dynrel_of_file(e->ctx, obj, &d->new);
             for (uint32_t i = 0; i < rf->old.head.natoms; i++)
+                /* (.tbss has addresses that the sections behind it have as well) */
                 if (rf->old.atoms[i].live && (rf->old.atoms[i].flags & KLD_ATOM_ALLOC) &&
-                    rf->old.atoms[i].size)
+                    !(rf->old.atoms[i].flags & KLD_ATOM_ZERO) && rf->old.atoms[i].size)
                     *kld_vec_push(arena, &d->gone) = (struct range){
                         rf->old.atoms[i].addr, rf->old.atoms[i].addr + rf->old.atoms[i].size};
             continue;

@@ -123,7 +123,14 @@ bool elf_restore_link(struct kld_session *ctx, struct kld_state *st,
     /* Addresses of entries behind those of .plt count from their number alone. */
     elf->plt.len = from->nplt;
     elf->iplt.len = from->niplt;
+    if (from->nplt_got > from->plt_got_capacity ||
+        (uint64_t)from->plt_got_capacity * from->plt_got_size > from->synth[ELF_PLT_GOT].size) {
+        r->st.damaged = true;
+        return false;
+    }
+    elf->plt_got.data = KLD_NEW_ARRAY(&ctx->arena, struct kld_symbol *, from->plt_got_capacity);
     elf->plt_got.len = from->nplt_got;
+    elf->plt_got.cap = from->plt_got_capacity;
     elf->got_addr = elf->synth[ELF_GOT] ? elf->synth[ELF_GOT]->addr : 0;
     elf->got_plt_addr = elf->synth[ELF_GOT_PLT] ? elf->synth[ELF_GOT_PLT]->addr : 0;
     elf->plt_addr = elf->synth[ELF_PLT] ? elf->synth[ELF_PLT]->addr : 0;
@@ -222,13 +229,14 @@ uint64_t elf_interface(struct kld_session *ctx, const struct kld_file *file)
             XXH3_64bits_update(&to, lib->versions[i].ptr, lib->versions[i].len + 1);
     for (uint32_t i = 1; i < lib->obj.nsyms; i++) {
         const elf_sym *sym = &lib->obj.syms[i];
-        bool object = ELF64_ST_TYPE(sym->st_info) == STT_OBJECT;
+        unsigned type = ELF64_ST_TYPE(sym->st_info);
+        bool object = type == STT_OBJECT || type == STT_TLS || type == STT_COMMON;
         struct {
             uint64_t size, place;
             uint16_t version;
             uint8_t info, other;
             uint32_t defined;
-        } s = {sym->st_size,
+        } s = {object ? sym->st_size : 0,
                object ? sym->st_value : 0,
                lib->versym ? lib->versym[i] : 0,
                sym->st_info,

@@ -228,7 +228,8 @@ static bool bind_symbol(struct elf_relink *e, const struct kld_relink_file *rf, 
     if (type != known->type || (from->st_other & ~3u) != (known->other & ~3u))
         return REFUSE(SYMBOL_CHANGED, name, "%s: type of %.*s", path);
     if (from->st_size != known->size &&
-        (common || ((known->bits & KLD_STATE_SYM_EXPORTED) && type != KLD_TYPE_FUNCTION)))
+        (common || ((known->bits & KLD_STATE_SYM_EXPORTED) && type != KLD_TYPE_FUNCTION &&
+                    type != KLD_TYPE_IFUNC)))
         return REFUSE(SYMBOL_CHANGED, name, "%s: size of %.*s", path);
     if ((ELF64_ST_BIND(from->st_info) == STB_GNU_UNIQUE) != !!(known->bits & KLD_STATE_SYM_UNIQUE))
         return REFUSE(SYMBOL_CHANGED, name, "%s: binding of %.*s", path);

@@ -21,7 +21,7 @@
 /* In kld_file.classes, whose other bits are taken: how a global name of the file is kept. */
 enum { KEPT_HIDDEN = 1 << 6, KEPT_GLOBAL = 1 << 7 };
 
-enum { SPARE_SYMBOLS = 4, SPARE_NAMES = 64 }; /* of each file, at least, with slack */
+enum { SPARE_SYMBOLS = 12, SPARE_NAMES = 256 }; /* of each file, at least, with slack */
 
 enum kind {
     SECTIONS, /* one symbol for each output section */

@@ -5,6 +5,7 @@
 #include "src/archive.h"
 #include "src/incremental/incremental.h"
 #include "src/layout.h"
+#include "src/load.h"
 #include "src/merge.h"
 
 /* ---- the contents of a file ---- */
@@ -133,25 +134,25 @@ void kld_record_items(struct kld_session *ctx, uint64_t hash[2])
     take_hash(&to, hash);
 }
 
-/* Offsets of members change whenever one before them does: members count. */
+/* Offsets of members change whenever one before them does: members count. The order of the names of
+ * one member does not matter. */
 uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes)
 {
     struct kld_archive archive;
-    uint64_t where, offset, member = 0, last = 0;
+    uint64_t where, offset, member = 0, last = 0, hash = 0;
     struct kld_str name;
-    XXH3_state_t to;
     (void)ctx;
-    XXH3_128bits_reset(&to);
     if (kld_archive_parse(&archive, bytes, &where))
         return 0;
+    if (archive.thin)
+        hash = XXH3_64bits(archive.long_names.ptr, archive.long_names.len);
     struct kld_archive_index index = kld_archive_index(&archive);
     while (kld_archive_index_next(&index, &name, &offset)) {
         member += offset != last;
         last = offset;
-        XXH3_128bits_update(&to, &member, sizeof(member));
-        XXH3_128bits_update(&to, name.ptr, name.len + 1);
+        hash += XXH3_64bits_withSeed(name.ptr, name.len, member);
     }
-    return XXH3_128bits_digest(&to).low64;
+    return hash;
 }
 
 /* ---- the tables ---- */
@@ -170,7 +171,7 @@ struct recorder {
     struct kld_io_known *known;
     size_t ninputs;
     const uint32_t *format_numbers; /* by symbol id */
-    bool too_large;
+    bool unsupported;               /* there is something that a state does not hold */
 };
 
 /* Symbols that objects mention, and signatures of groups. */
@@ -221,7 +222,7 @@ static void record_symbol(struct recorder *r, kld_symid id)
     const struct kld_symbol *sym = &ctx->symbols[id];
     struct kld_state_symbol *out = &r->symbols[r->numbers[id]];
     *out = (struct kld_state_symbol){
-        .hash = kld_name_hash(kld_symbol_name(sym)),
+        .hash = kld_names_hash(&ctx->resolver->names, id),
         .value = ctx->format->symbol_address(ctx, sym),
         .size = sym->size,
         .file = sym->file && sym->file != ctx->internal ? sym->file->index : KLD_STATE_NONE,
@@ -366,16 +367,16 @@ static void record_atoms(struct recorder *r, const struct kld_file *file,
 {
     for (uint32_t i = 0; i < file->natoms; i++) {
         const struct kld_atom *a = &file->atoms[i];
-        out[i].name = kld_name_hash(r->ctx->format->atom_name(a));
+        out[i].name = kld_record_name(r->ctx->format->atom_name(a));
         out[i].addr = a->addr;
         out[i].size = (uint32_t)a->size;
-        out[i].section = a->section;
+        out[i].section = (uint16_t)a->section;
         out[i].kind = a->kind;
         out[i].flags = a->flags;
         out[i].p2align = a->p2align;
         out[i].live = a->live;
-        if (a->size > UINT32_MAX)
-            r->too_large = true; /* only ever set */
+        if (a->size > UINT32_MAX || a->section > UINT16_MAX)
+            r->unsupported = true; /* only ever set */
     }
 }
 
@@ -401,11 +402,22 @@ static int compare_known(const void *key, const void *element)
     return strcmp(key, ((const struct kld_io_known *)element)->path);
 }
 
+static bool holds(const struct kld_io_known *k, const struct kld_file *file)
+{
+    return file->bytes.ptr >= k->bytes.ptr && file->bytes.ptr < k->bytes.ptr + k->bytes.len;
+}
+
+/* The file that the bytes are in: for a member of a thin archive it is one of its own. */
 static uint32_t input_of(const struct recorder *r, const struct kld_file *file)
 {
     const struct kld_io_known *k =
         r->ninputs ? bsearch(file->path, r->known, r->ninputs, sizeof(*k), compare_known) : NULL;
-    return k ? (uint32_t)(k - r->known) : KLD_STATE_NONE;
+    if (k && holds(k, file))
+        return (uint32_t)(k - r->known);
+    for (uint32_t i = 0; i < r->ninputs && file->member; i++)
+        if (holds(&r->known[i], file) && r->known[i].bytes.ptr == file->bytes.ptr)
+            return i;
+    return KLD_STATE_NONE;
 }
 
 /* All contents in one block of the heap, each with room to grow. */
@@ -449,9 +461,13 @@ static void record_files(struct recorder *r)
             out->member_length = (uint32_t)strlen(file->member);
             out->member = kld_builder_text(&r->b, file->member, out->member_length);
         }
-        if (out->input == KLD_STATE_NONE)
+        if (out->input == KLD_STATE_NONE) {
+            r->unsupported |= file->kind == KLD_FILE_OBJECT;
             continue;
+        }
         struct kld_state_input *in = &r->inputs[out->input];
+        if (file->member && in->kind == KLD_INPUT_IS_OBJECT)
+            out->flags |= KLD_STATE_FILE_THIN;
         if (!in->nfiles++)
             in->first_file = f;
     }
@@ -583,5 +599,5 @@ uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
     record_slots(&r);
     record_merged(&r);
     updater(ctx)->record(ctx, &r.b);
-    return r.too_large ? NULL : kld_builder_finish(&r.b, length);
+    return r.unsupported ? NULL : kld_builder_finish(&r.b, length);
 }

@@ -63,18 +63,32 @@ static bool same_file(const struct kld_identity *a, const struct kld_identity *b
            a->mtime == b->mtime;
 }
 
-/* The hashes that were made when the output was written still hold. */
+static bool is_zero(const struct kld_relink *r, uint64_t from, uint64_t to)
+{
+    for (; from < to; from++)
+        if (r->update.bytes[from])
+            return false;
+    return true;
+}
+
+/* The hashes that were made when the output was written still hold, and nothing is between what they
+ * are of. */
 static bool check_contents(struct kld_relink *r)
 {
-    uint64_t n = kld_state_count(&r->st, KLD_T_CHUNKS);
+    uint64_t n = kld_state_count(&r->st, KLD_T_CHUNKS), end = 0;
     const struct kld_state_chunk *chunks = kld_state_get(&r->st, KLD_T_CHUNKS, 0, n);
-    for (uint64_t i = 0; i < n && !r->st.damaged; i++) {
+    bool same = true;
+    for (uint64_t i = 0; i < n && same && !r->st.damaged; i++) {
         uint64_t hash[2];
-        if (!r->ctx->format->updater->hash_chunk(r, &chunks[i], hash) ||
-            memcmp(hash, chunks[i].hash, sizeof(hash)) != 0)
-            return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED,
-                                     "the output is not what the last link wrote");
+        const struct kld_state_chunk *c = &chunks[i];
+        same = kld_in_bounds(c->offset, c->size, r->update.size) && is_zero(r, end, c->offset) &&
+               r->ctx->format->updater->hash_chunk(r, c, hash) &&
+               memcmp(hash, c->hash, sizeof(hash)) == 0;
+        end = c->offset + c->size;
     }
+    if (!same || !is_zero(r, end, r->update.size))
+        return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED,
+                                 "the output is not what the last link wrote");
     return is_sound(r);
 }
 
@@ -359,7 +373,7 @@ static bool find_bytes(struct kld_relink *r, const struct kld_state_file *from, 
 {
     if (!kld_io_open(r->ctx, path, bytes))
         return kld_relink_refuse(r, KLD_WHY_INPUTS, "cannot open %s", path);
-    if (!from->member_length)
+    if (!from->member_length || (from->flags & KLD_STATE_FILE_THIN))
         return true;
     struct kld_archive archive;
     struct kld_archive_member m;
@@ -485,8 +499,10 @@ static bool load_archive(struct kld_relink *r, const struct kld_state_input *in)
     uint64_t where;
     if (!kld_io_open(r->ctx, path, &bytes) || kld_archive_parse(&archive, bytes, &where))
         return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "%s is not an archive any more", path);
-    if (archive.thin || !archive.has_index)
-        return kld_relink_refuse(r, KLD_WHY_UNSUPPORTED, "%s is thin or has no index", path);
+    if (!archive.has_index)
+        return kld_relink_refuse(r, KLD_WHY_UNSUPPORTED, "%s has no index", path);
+    if (archive.thin)
+        return true; /* its members are inputs of their own */
     uint32_t nth = 0;
     const char *last = NULL;
     uint64_t end = (uint64_t)in->first_file + in->nfiles;
@@ -600,6 +616,7 @@ static bool write_all(struct kld_relink *r)
 static bool commit(struct kld_relink *r, const kld_state_store *store)
 {
     const char *path = r->link->options.output;
+    r->link->incremental->patches++; /* in the state only if that is written anyway */
     if (!r->writes.len && !r->st.changed && kld_same_identity(&r->update.id, &r->st.header->output))
         return true; /* nothing has happened since */
     if (!kld_state_distrust(&r->st, store))
@@ -612,7 +629,7 @@ static bool commit(struct kld_relink *r, const kld_state_store *store)
     }
     r->st.header->output = r->update.id;
     kld_boot_id(r->st.header->boot);
-    r->link->incremental->patches = ++r->st.header->patches;
+    r->st.header->patches = r->link->incremental->patches;
     /* The output is right in any case; with this state the next link is a full one. */
     return kld_state_flush(&r->st, store) || true;
 }

@@ -11,6 +11,8 @@ enum {
     /* Code grows by an instruction at least; less data than a word is not worth its alignment. */
     LEAST_CODE_GAP = 8,
     LEAST_DATA_GAP = 4,
+    /* A section that a compilation unit has one of grows by whole statements and variables. */
+    LEAST_UNIT_GAP = 64,
 };
 
 static uint64_t percentage(const struct kld_session *ctx, enum kld_slack_kind kind)
@@ -48,6 +50,9 @@ uint64_t kld_slack_capacity(const struct kld_session *ctx, const struct kld_sect
     uint64_t gap = kld_slack_spare(ctx, rule->kind, atom->size);
     if (!(s->flags & KLD_ATOM_ALLOC))
         gap /= 2;
+    else if (atom->file &&
+             ctx->format->updater->is_unit(atom, s)) /* (a relink asks with a mere size) */
+        gap = KLD_MAX(gap, (uint64_t)LEAST_UNIT_GAP);
     if (rule->kind == KLD_SLACK_CODE) {
         gap = KLD_MAX(gap, (uint64_t)LEAST_CODE_GAP);
         gap = KLD_MAX(gap, LEAST_CODE - KLD_MIN(atom->size, (uint64_t)LEAST_CODE));

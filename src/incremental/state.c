@@ -63,10 +63,10 @@ enum kld_state_problem kld_state_open(struct kld_state *st, struct kld_arena *ar
     kld_state_build(build);
     if (h->version != VERSION || memcmp(h->build, build, sizeof(build)) != 0)
         return KLD_STATE_VERSION;
+    if (!h->trusted) /* that was written alone: the hash is of before */
+        return KLD_STATE_UNTRUSTED;
     if (header_hash(h) != h->hash || !header_is_sound(h, length))
         return KLD_STATE_DAMAGED;
-    if (!h->trusted)
-        return KLD_STATE_UNTRUSTED;
     st->length = h->length;
     st->sums = (uint64_t *)(bytes + h->sums);
     st->npages = h->sums_capacity;

@@ -81,7 +81,11 @@ struct kld_state_file {
     uint64_t offset, size, hash; /* archive: of the member's contents */
     uint64_t contents, contents_size, contents_capacity; /* in the heap: record.h */
 };
-enum { KLD_STATE_FILE_LAZY = 1 << 0, KLD_STATE_FILE_OBJECT = 1 << 1 };
+enum {
+    KLD_STATE_FILE_LAZY = 1 << 0,
+    KLD_STATE_FILE_OBJECT = 1 << 1,
+    KLD_STATE_FILE_THIN = 1 << 2, /* a member that is a file of its own: input is that file */
+};
 
 struct kld_state_section {
     uint64_t name; /* in the heap, with a NUL */

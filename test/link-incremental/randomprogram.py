@@ -76,7 +76,8 @@ Shape *shape_of(unsigned n)
     return shapes[n % 3];
 }
 '''
-# What every file refers to beside touching all that it has, so that an edit seldom refers to a name that the program did not know.
+# Every file touches all that it has, and refers to what edits may need: they seldom refer to a name
+# that the program did not know.
 FIXED = '''
 unsigned fixed{0}(unsigned x)
 {{
@@ -296,7 +297,8 @@ class Program:
         if kind == 'loop':
             return f'for (unsigned i = 0; i < {n % 9 + 1}; i++) x = (x << 3 | x >> 29) ^ {m}u;'
         if kind == 'try':
-            return (f'try {{ x ^= {r.choice(self.callees(unit))}(x); if (x % {n % 5 + 2} == 0) throw Error{{x}}; }}'
+            return (f'try {{ x ^= {r.choice(self.callees(unit))}(x); '
+                    f'if (x % {n % 5 + 2} == 0) throw Error{{x}}; }}'
                     f' catch (const Error &e) {{ x += e.value ^ {m}u; }}')
         if kind == 'throw':
             return f'if (x % {n % 11 + 5} == 1) throw Error{{x + {m}u}};'
@@ -562,8 +564,8 @@ class Program:
         f.statements.append(('libc', f'if (fuel > 100000) x += {call};'))
         return [unit]
 
-    GATES = ['new_global', 'new_global_that_main_calls', 'global_to_static', 'data_size', 'tls', 'constructor',
-             'weak', 'array', 'new_file', 'option', 'undefined']
+    GATES = ['new_global', 'new_global_that_main_calls', 'global_to_static', 'data_size', 'tls',
+             'constructor', 'weak', 'array', 'new_file', 'option', 'undefined']
 
     # -- a step ------------------------------------------------------------------------------------
 
@@ -694,8 +696,8 @@ def soak(seed, steps, target):
                 count += 1
         except AssertionError as error:
             print(f'{error}\n\n{session.told() if session else ""}\n'
-                  f'FAILED: --seed {seed} --target {target} (step {len(session.outcomes) if session else 0}); '
-                  f'files in {folder}')
+                  f'FAILED: --seed {seed} --target {target} '
+                  f'(step {len(session.outcomes) if session else 0}); files in {folder}')
             return 1
         outcomes += session.outcomes
         shutil.rmtree(folder)

@@ -83,6 +83,14 @@ MOVED = r'''
         /* stop */
         printf("stopped %d\n", n);
     }
+    int is_plain(int (*f)(int))
+    {
+        return f == plain;
+    }
+    int (*const table[])(int) = {plain, local, switching, labels};
+    int (*writable[])(int) = {plain, local, switching, labels};
+'''
+MOVED_IFUNC = r'''
     static int chosen_one(int n)
     {
         /* chosen_one */
@@ -95,13 +103,12 @@ MOVED = r'''
         return n ? (void *)0 : (void *)chosen_one;
     }
     int chosen(int n) __attribute__((ifunc("resolver")));
-    int (*const table[])(int) = {plain, local, switching, labels};
-    int (*writable[])(int) = {plain, local, switching, labels};
 '''
 MOVED_USER = r'''
     #include <dlfcn.h>
     #include <stdio.h>
     int plain(int), other_name(int), switching(int), labels(int), chosen(int);
+    int is_plain(int (*)(int));
     extern int (*const table[])(int);
     extern int (*writable[])(int);
     extern int started;
@@ -114,8 +121,8 @@ MOVED_USER = r'''
             printf("%d %d ", table[i](i), writable[i](2 * i));
         for (int i = 0; i < 7; i++)
             printf("%d %d ", switching(i), labels(i));
-        printf("\nstarted %d, same %d %d %d\n", started, f == table[0], f == writable[0],
-               f == other_name);
+        printf("\nstarted %d, same %d %d %d %d\n", started, f == table[0], f == writable[0],
+               f == other_name, is_plain(f));
     #ifdef DYNAMIC
         printf("dlsym %d %d\n", dlsym(RTLD_DEFAULT, "plain") == (void *)f,
                ((int (*)(int))dlsym(RTLD_DEFAULT, "switching"))(3));
@@ -126,7 +133,7 @@ MOVED_USER = r'''
 '''
 MOVED_SAYS = '''2 3 9 12
 1 1 3 4 31 17 1 1 11 1 6 2 31 3 6 1 17 2 3 3 99 1 
-started 5, same 1 1 1
+started 5, same 1 1 1 1
 '''
 
 
@@ -139,22 +146,26 @@ def test_h01_whatever_refers_to_a_moved_function(t, kind, split):
         flags.append('-DDYNAMIC')
     if t.target.name == 'x86_64':
         flags.append('-Wa,-mrelax-relocations=no')  # loads from the GOT stay what they are
-    s = Sources(t, *flags, *split, moved_c=MOVED, user_c=MOVED_USER,
+    s = Sources(t, *flags, *split, moved_c=MOVED, user_c=MOVED_USER, ifunc_c=MOVED_IFUNC,
                 main_c='int report(void);\nint main(void) { return report(); }')
     if kind == 'shared':
-        link = Link(t, 'libmoved.so', '-shared', 'moved.o', 'user.o')
+        link = Link(t, 'libmoved.so', '-shared', 'moved.o', 'user.o', 'ifunc.o')
         link.full()
         t.link('app', 'main.o', 'libmoved.so')
     else:
         form = ['-static', '-no-pie'] if kind == 'static' else [f'-{kind}', '-rdynamic']
-        link = Link(t, 'app', *form, 'main.o', 'moved.o', 'user.o')
+        link = Link(t, 'app', *form, 'main.o', 'moved.o', 'user.o', 'ifunc.o')
         link.full()
     expect = MOVED_SAYS + ('' if kind == 'static' else 'dlsym 1 6\n') + 'stopped 6\n'
     t.run('app', expect=expect)
     for names in (['plain'], ['local'], ['switching'], ['labels'], ['start'], ['stop'],
-                  ['chosen_one'], ['resolver'], ['plain', 'local', 'labels'], ['plain']):
+                  ['plain', 'local', 'labels'], ['plain']):
         grow(s, 'moved.c', *names)
         link.patched()
+        t.run('app', expect=expect)
+    for name in 'chosen_one', 'resolver', 'chosen_one':
+        grow(s, 'ifunc.c', name)
+        link.right()  # an IFUNC that has moved itself may be too much
         t.run('app', expect=expect)
 
 
@@ -210,18 +221,20 @@ CXX = r'''
     }
     int initialised = start(4);
     int frames_seen, own_frames;
-    void thrower(int n);
+    static void *itself; // thrower as unwinding knows it: a pointer to it may be to a jump to it
     static _Unwind_Reason_Code frame(_Unwind_Context *context, void *)
     {
         int here = 0;
         void *pc = reinterpret_cast<void *>(_Unwind_GetIPInfo(context, &here) - 1);
         frames_seen++;
-        own_frames += _Unwind_FindEnclosingFunction(pc) == reinterpret_cast<void *>(thrower);
+        own_frames += _Unwind_FindEnclosingFunction(pc) == itself;
         return _URC_NO_REASON;
     }
     void thrower(int n)
     {
         Say say = {n};
+    inside:
+        itself = _Unwind_FindEnclosingFunction(&&inside);
         /* thrower */
         if (n > 0)
             thrower(n - 1);
@@ -289,6 +302,7 @@ def test_h02_new_and_removed_unwind_records(t, split):
     s = Sources(t, *split, main_cc=r'''
         struct Guard { int *at; ~Guard() { ++*at; } };
         static int depth;
+        __attribute__((used)) static void keep() { Guard g = {&depth}; } // (its destructor is no news)
         static void deep(int n) { if (n) deep(n - 1); else throw 7; }
         /* HERE */
         int main()
@@ -310,7 +324,7 @@ def test_h02_new_and_removed_unwind_records(t, split):
         inc.check_unwind(app.elf(), 'main', '_ZL4deepi', *[f'_ZL2f{n}v' for n in range(count)])
 
 
-# -- 3: debug information ------------------------------------------------------------------------
+# -- 3: debug information -------------------------------------------------------------------------
 
 DEBUGGED = r'''
     extern "C" int printf(const char *, ...);
@@ -368,8 +382,10 @@ def edited_at_random(app, sources, texts, steps, seed):
         file, mark = rng.choice([('main.cc', 'thrower'), ('main.cc', 'handler'),
                                  ('helper.cc', 'deeper')])
         added = '\n' * rng.randrange(4) + rng.choice([
-            f'static volatile int seen_{step}; seen_{step}++;', f'const char *text = "text {step}"; (void)text;',
-            inc.growth('n += n == 12345;', rng.randrange(1, 40)), '{ struct { int a, b; } local = {n, n}; n = local.a; }'])
+            f'static volatile int seen_{step}; seen_{step}++;',
+            f'const char *text = "text {step}"; (void)text;',
+            inc.growth('n += n == 12345;', rng.randrange(1, 40)),
+            '{ struct { int a, b; } local = {n, n}; n = local.a; }'])
         sources.set(file, texts[file].replace(f'/* {mark} */', f'/* {mark} */ {added}'))
         app.right()
         app.run()
@@ -411,14 +427,16 @@ def test_h03_debugger_and_critics_after_100_edits(t, compiler, split):
     app.plain('out.bfd')
     shutil.copy(app.path, t.path / 'out.kld')
     found = [f'{command[0]}: {n} x {text}' for command, pattern in CRITICS.values()
-             for text, n in new_complaints(t, 'out', *command, pattern=pattern).items()]
+             for text, n in new_complaints(t, 'out', *command, pattern=pattern).items()
+             # eu-elflint does not expect R_*_NONE, which the psABIs have for relocations that are not.
+             if 'relocation type invalid for the file type' not in text]
     sections = 'info,abbrev,decodedline,aranges,Ranges,str,line-str,loc,frames-interp'
     found += new_complaints(t, 'out', 'readelf', f'--debug-dump={sections}',
                             pattern='readelf: |[Ww]arning|[Bb]ogus|<corrupt')
     assert not found, '\n'.join(found)
 
 
-# -- 4: size -------------------------------------------------------------------------------------
+# -- 4: size --------------------------------------------------------------------------------------
 
 @only('x86_64')
 @incremental_only
@@ -492,7 +510,7 @@ def test_h17_versioned_alias(t):
     s.edit('lib.c', 'return 2', 'return 3')
     lib.patched()
     s.edit('lib.c', 'one, f@V1', 'one, f@@V2', 'two, f@@V2', 'two, f@V1')
-    lib.falls_back('symbol-changed')
+    lib.right()
     t.link('app', t.cc('main.o', 'int f(void);\nint main(void) { return f(); }'), 'libx.so')
     t.run('app', status=1)
 
@@ -532,7 +550,8 @@ def test_h18_literals(t, level):
     for literal in ('edited', 'a', '', 'somewhat longer than it was', 'a longer shared text', 'text',
                     'shared text', 'pooled', 'only mine', 'X' * 500, 'EDITED'):
         s.set('other.c', STRINGS_OTHER.replace('EDITED', literal))
-        app.patched()
+        # An optimised program may get a kind of debug section that it had not.
+        app.patched() if level == '-O0' else app.right()
         app.run(expect=say(literal))
     s.set('main.c', STRINGS.replace('only mine', 'only its'))
     app.patched()
@@ -651,7 +670,7 @@ def test_h20_size_of_a_function_does_not_matter(t):
     assert symbol.value == lib.elf().symbol('f').value and symbol.size == lib.elf().symbol('f').size
 
 
-# -- 21: shared libraries that are patched themselves ----------------------------------------------
+# -- 21: shared libraries that are patched themselves ---------------------------------------------
 
 def test_h21_dependents_of_a_patched_library(t):
     s = Sources(t, '-fPIC', *SPLIT, lib_c='int f(void) { return 4; }\nint spare(void) { return 0; }')
@@ -700,7 +719,7 @@ def test_h22_dead_and_live(t):
     app.run(status=47)
 
 
-# -- 23: moved again and again ---------------------------------------------------------------------
+# -- 23: moved again and again --------------------------------------------------------------------
 
 @LAYOUTS
 def test_h23_all_functions_of_a_unit_move_again_and_again(t, split):
@@ -736,7 +755,7 @@ def test_h23_all_functions_of_a_unit_move_again_and_again(t, split):
             assert now == first[n] or inc.island_target(elf, first[n]) == now, n
 
 
-# -- 24: relro -------------------------------------------------------------------------------------
+# -- 24: relro ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('flags', ['-Wl,-z,relro,-z,now', '-Wl,-z,relro,-z,lazy', '-Wl,-z,norelro',
                                    '-Wl,-z,noseparate-code'])
@@ -770,7 +789,7 @@ def test_h24_relocated_constants(t, flags):
     assert relro is None or 'norelro' in flags or relro.memsz
 
 
-# -- 25: what verification finds --------------------------------------------------------------------
+# -- 25: what verification finds ------------------------------------------------------------------
 
 @incremental_only
 @pytest.mark.parametrize('section', ['.text', '.data', '.rodata', '.eh_frame', '.symtab', '.dynamic',

@@ -54,7 +54,7 @@ class Victim:
 
     def __init__(self, t, split, *options):
         self.t, self.options = t, [] if inc.PLAIN else ['--incremental', *options]
-        self.s = Sources(t, *split, part_c=TEXT.format(0, ''), other_c='int other = 0;',
+        self.s = Sources(t, *split, part_c=TEXT.format(0, ''), other_c='int other = 1;',
                          main_c='int part(void);\nextern int other;\n'
                                 'int main(void) { return part() + other; }')
         self.link = DirectLink(t, 'app', '-Wl,--build-id', 'main.o', 'part.o', 'other.o')
@@ -66,10 +66,10 @@ class Victim:
         self.n += 1
         grown = inc.growth('if (names[0][0] == 7) return 7;', 60 * (self.n % 2) + self.n % 7)
         self.s.set('part.c', TEXT.format(self.n, grown))
-        self.s.set('other.c', f'int other = {self.n % 5};')
+        self.s.set('other.c', f'int other = {self.n % 5 + 1};')
 
     def says(self, n):
-        return f'number {n} {2 * n}\n', n % 5
+        return f'number {n} {2 * n}\n', n % 5 + 1
 
     def check_what_is_left(self):
         """Nothing, or a program of before (and then older than its inputs, so that make links

@@ -172,7 +172,7 @@ def test_percentages(t):
                f'-Wl,--incremental-data-slack={data}', obj)
         sizes[code, data] = [t.elf('app').section(n).size for n in ('.text', '.data')]
     text, init = sizes[0, 0]
-    assert sizes[50, 0][0] >= 1.4 * (text - (16 << 10)) + (16 << 10) and sizes[50, 0][1] == init
+    assert sizes[50, 0][0] >= 1.4 * (text - (64 << 10)) + (64 << 10) and sizes[50, 0][1] == init
     assert sizes[0, 50][1] >= init + 8000 and sizes[0, 50][0] == text
 
 
