@@ -125,7 +125,7 @@ bool elf_restore_link(struct kld_session *ctx, struct kld_state *st,
     elf->iplt.len = from->niplt;
     if (from->nplt_got > from->plt_got_capacity ||
         (uint64_t)from->plt_got_capacity * from->plt_got_size > from->synth[ELF_PLT_GOT].size) {
-        r->st.damaged = true;
+        st->damaged = true;
         return false;
     }
     elf->plt_got.data = KLD_NEW_ARRAY(&ctx->arena, struct kld_symbol *, from->plt_got_capacity);

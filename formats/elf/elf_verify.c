@@ -413,8 +413,9 @@ static void check_islands(struct kld_verify *v)
     for (uint32_t f = 0; f < v->ctx->nfiles; f++)
         for (uint32_t i = 0; i < v->ctx->files[f]->natoms; i++) {
             const struct kld_atom *a = &v->ctx->files[f]->atoms[i];
-            if (a->live && a->kind != KLD_ATOM_PIECES && v->records[f].atoms[i].entry)
-                check_island(v, a, v->records[f].atoms[i].entry);
+            uint64_t entry = kld_verify_entry(v, &v->records[f].atoms[i]);
+            if (a->live && a->kind != KLD_ATOM_PIECES && entry)
+                check_island(v, a, entry);
         }
 }
 
@@ -761,6 +762,18 @@ static void hash_chunk(struct kld_verify *v, const struct kld_state_chunk *c, ui
     memcpy(hash, canonical.digest, sizeof(canonical.digest));
 }
 
+/* There is nothing between what has a hash. */
+static void check_between(struct kld_verify *v, uint64_t from, uint64_t to)
+{
+    const uint8_t *bytes = from < to ? kld_verify_output(v, from, to - from) : NULL;
+    for (uint64_t i = 0; bytes && i < to - from; i++)
+        if (bytes[i]) {
+            kld_verify_error(v, NULL, "there is something at 0x%llx, between all contents",
+                             (unsigned long long)(from + i));
+            return;
+        }
+}
+
 static void check_hashes(struct kld_verify *v)
 {
     struct kld_session *ctx = v->ctx;
@@ -768,14 +781,18 @@ static void check_hashes(struct kld_verify *v)
     const struct kld_state_chunk *chunks = kld_state_get(&v->st, KLD_T_CHUNKS, 0, n);
     uint8_t *hashes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, 16 * n + 1);
     uint8_t id[64];
+    uint64_t end = 0;
     size_t size = elf_build_id(ctx, NULL, 0, id, &at);
     for (uint64_t i = 0; i < n; i++) {
+        check_between(v, end, chunks[i].offset);
+        end = chunks[i].offset + chunks[i].size;
         hash_chunk(v, &chunks[i], at, size, hashes + 16 * i);
         if (memcmp(hashes + 16 * i, chunks[i].hash, 16) != 0)
             kld_verify_error(v, NULL, "the output is not what was written at 0x%llx (0x%llx bytes)",
                              (unsigned long long)chunks[i].offset,
                              (unsigned long long)chunks[i].size);
     }
+    check_between(v, end, v->output.size);
     if (!size || strcmp(ctx->options.build_id, "uuid") == 0)
         return;
     elf_build_id(ctx, hashes, 16 * n, id, &at);

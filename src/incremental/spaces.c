@@ -43,7 +43,7 @@ static void add_atom(struct spaces *all, const struct kld_atom *a, const struct 
         kld_verify_error(all->v, &(struct kld_where){.file = a->file},
                          "more than has room at 0x%llx", (unsigned long long)s->addr);
     if (s->entry)
-        add(all, s->section, s->entry, ISLAND, false, a, "the jump to");
+        add(all, s->section, kld_verify_entry(all->v, s), ISLAND, false, a, "the jump to");
 }
 
 static void add_files(struct spaces *all)

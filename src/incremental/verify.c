@@ -212,7 +212,7 @@ static bool match_file(struct kld_verify *v, uint32_t f)
                 !file->member == !known->member_length;
     if (same && file->member)
         same = same_text(v, known->member, known->member_length, file->member);
-    if (same && known->input != KLD_STATE_NONE) {
+    if (same && known->input != KLD_STATE_NONE && !(known->flags & KLD_STATE_FILE_THIN)) {
         const struct kld_state_input *in = kld_state_get(&v->st, KLD_T_INPUTS, known->input, 1);
         same = same_text(v, in->path, in->path_length, file->path);
     }
@@ -266,7 +266,7 @@ static void match_atom(struct kld_verify *v, struct kld_atom *a, const struct kl
 {
     struct kld_where where = in_atom(v, a);
     const char *what = NULL;
-    if (s->name != kld_name_hash(v->ctx->format->atom_name(a)))
+    if (s->name != kld_record_name(v->ctx->format->atom_name(a)))
         what = "name";
     else if (s->section != v->section_ids[a->section])
         what = "section";
@@ -435,10 +435,11 @@ static const char *compare_symbol(const struct kld_verify *v, const struct kld_s
 static bool is_entry(const struct kld_verify *v, const struct kld_symbol *sym, uint64_t value)
 {
     if (sym->kind != KLD_SYM_DEFINED || sym->in_section || sym->value ||
-        sym->atom->file->kind != KLD_FILE_OBJECT)
+        sym->atom->file->kind != KLD_FILE_OBJECT || sym->preemptible)
         return false;
     const struct kld_file *file = sym->atom->file;
-    return value && v->records[file->index].atoms[sym->atom - file->atoms].entry == value;
+    const struct kld_state_atom *a = &v->records[file->index].atoms[sym->atom - file->atoms];
+    return value && kld_verify_entry(v, a) == value;
 }
 
 static void check_symbol(struct kld_verify *v, kld_symid id)

@@ -58,6 +58,12 @@ void kld_verify_files(struct kld_session *ctx);
 void kld_verify_needs(struct kld_session *ctx);
 void kld_verify(struct kld_session *ctx);
 
+/* Where the jump to an atom is that has moved; 0: there is none. */
+static inline uint64_t kld_verify_entry(const struct kld_verify *v, const struct kld_state_atom *a)
+{
+    return a->entry && a->section < v->nsections ? v->known[a->section].addr + a->entry - 1 : 0;
+}
+
 /* Where in an atom, or in a section. */
 struct kld_where kld_verify_in_section(const struct kld_section *s, uint64_t offset);
 #define kld_verify_error(v, where, ...)                                                            \
