@@ -517,7 +517,7 @@ bool elf_replace_atoms(struct elf_relink *e)
         find_live(e, rf, match[f]);
         rf->atoms = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_atom, rf->file->natoms);
     }
-    e->places = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
+    e->places = KLD_NEW_ARRAY(&ctx->arena, uint64_t, kld_state_count(&e->r->st, KLD_T_SYMBOLS) + 1);
     if (!kld_remerge(e->r))
         return false;
     e->first_got = e->elf->got.len;
