@@ -186,7 +186,7 @@ kld_status kld_link(kld_session *session)
     struct kld_state_io *io = &session->state_io;
     if (!session->linked)
         io->outcome = KLD_OUTCOME_NONE;
-    else if (io->outcome == KLD_OUTCOME_NONE)
+    else if (io->outcome == KLD_OUTCOME_NONE && !session->options.incremental_verify)
         io->outcome = KLD_OUTCOME_FULL;
     kld_pool_stop(session);
     kld_checkpoint(session);

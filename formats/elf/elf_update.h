@@ -8,6 +8,7 @@
 
 #include "formats/elf/elf_symtab.h"
 #include "src/incremental/relink.h"
+#include "src/incremental/verify.h"
 
 /* KLD_T_FORMAT: one record */
 struct elf_state_record {
@@ -40,7 +41,11 @@ uint64_t elf_interface(struct kld_session *ctx, const struct kld_file *file);
 /* Hashes of what a file says to the linker, and of its COMMON symbols. */
 uint64_t elf_special_hash(const struct elf_object *obj);
 uint64_t elf_commons_hash(const struct elf_object *obj);
-/* elf_link as it was at the end of the full link, but for symbols. False: refused. */
+/* elf_link as it was at the end of the full link, but for symbols; its sections, by their ids in the
+ * state, as the session has them. False: the state is damaged. */
+bool elf_restore_link(struct kld_session *ctx, struct kld_state *st,
+                      struct kld_section *const *sections);
+/* The same for a relink. False: refused. */
 bool elf_restore(struct kld_relink *r);
 
 /* The resolver of an ifunc that has moved. */
@@ -96,4 +101,8 @@ bool elf_replace_atoms(struct elf_relink *e);
 bool elf_patch(struct elf_relink *e);
 bool elf_hash_chunk(struct kld_relink *r, const struct kld_state_chunk *chunk, uint64_t hash[2]);
 bool elf_update_seal(struct kld_relink *r);
+
+/* elf_verify.c: kld_updater_ops.verify */
+extern const struct kld_verify_ops elf_verify_ops;
+
 #endif

@@ -90,6 +90,10 @@ enum kld_update_problem kld_update_open(struct kld_session *ctx, const char *pat
 enum kld_update_problem kld_update_open_copy(struct kld_session *ctx, const char *path,
                                              struct kld_update *u);
 
+/* To look at it only: start must not follow. */
+enum kld_update_problem kld_update_look(struct kld_session *ctx, const char *path,
+                                        struct kld_update *u);
+
 /* From here on the output is not to be trusted until commit. False: nothing was changed, u->problem
  * says why (KLD_UPDATE_OK: errno does, for a copy that could not be made). */
 bool kld_update_start(struct kld_session *ctx, struct kld_update *u);
