@@ -273,7 +273,7 @@ static bool place_atom(struct elf_relink *e, struct kld_relink_file *rf, uint32_
     const struct kld_section *s = section_of(e, a);
     struct kld_state_atom *to = &rf->atoms[i];
     const struct kld_state_atom *from = match == KLD_STATE_NONE ? NULL : &rf->old.atoms[match];
-    bool was = from && from->live && from->kind == a->kind;
+    bool was = from && from->live && from->kind == kld_record_kind(a);
     if (!check_tls(e, a, from))
         return false;
     if (a->size > UINT32_MAX || (a->p2align > s->p2align && !raise_alignment(e, a)))
@@ -334,7 +334,7 @@ static bool place_file(struct elf_relink *e, struct kld_relink_file *rf, const u
         to->name = kld_name_hash(elf_atom_name(a));
         to->size = (uint32_t)a->size;
         to->section = a->section;
-        to->kind = a->kind;
+        to->kind = kld_record_kind(a);
         to->flags = a->flags;
         to->p2align = a->p2align;
         to->live = a->live != 0;
@@ -355,7 +355,8 @@ static bool is_taken_locally(struct elf_relink *e, const struct kld_file *file,
     const struct elf_arch_ops *arch = e->elf->arch;
     for (uint32_t i = 0; i < file->natoms; i++) {
         const struct kld_atom *from = &file->atoms[i];
-        if (!from->live || !(from->flags & KLD_ATOM_ALLOC) || from->kind != KLD_ATOM_BYTES)
+        if (!from->live || !(from->flags & KLD_ATOM_ALLOC) ||
+            kld_record_kind(from) != KLD_ATOM_BYTES)
             continue;
         const elf_rela *rels = from->edges;
         for (uint32_t k = 0; k < from->nedges; k++) {
@@ -383,7 +384,8 @@ static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *fil
             sym->index != obj->first_global + i || elf_is_dynamic_symbol(sym))
             continue;
         const struct kld_state_symbol *known = kld_relink_known(e->r, file->ids[i]);
-        if (sym->value || known->value != to->entry || sym->type == KLD_TYPE_IFUNC)
+        if (elf_atom_address(atom, sym->value) != atom->addr || known->value != to->entry ||
+            sym->type == KLD_TYPE_IFUNC)
             return false;
     }
     return true;
@@ -413,7 +415,7 @@ static bool settle_entry(struct elf_relink *e, struct kld_relink_file *rf, uint3
     struct kld_atom *a = &rf->file->atoms[i];
     struct kld_state_atom *to = &rf->atoms[i];
     const struct kld_section *s = section_of(e, a);
-    bool moved = from && from->live && from->kind == a->kind && to->addr != from->addr;
+    bool moved = from && from->live && from->kind == kld_record_kind(a) && to->addr != from->addr;
     if (!moved && !to->entry)
         return true;
     bool global = has_globals(e, rf->file, a);
@@ -471,6 +473,7 @@ static bool settle_symbol(struct elf_relink *e, struct kld_relink_file *rf, kld_
     bool dynamic = elf_is_dynamic_symbol(sym);
     uint64_t seen = is_plt(sym) ? known->value : entry && !dynamic ? entry : place;
     e->places[id] = place;
+    e->sizes[id] = elf_symbol_size(sym);
     if (place != known->place || sym->size != known->size)
         *kld_vec_push(&e->ctx->arena, &e->moved) = id;
     if (place != known->place && is_pinned(e, sym) && !entry)
@@ -507,8 +510,6 @@ bool elf_replace_atoms(struct elf_relink *e)
 {
     struct kld_session *ctx = e->ctx;
     size_t n = e->r->files.len;
-    if (e->elf->arch->plan_cuts)
-        return kld_relink_refuse(e->r, KLD_WHY_UNSUPPORTED, "programs for this CPU");
     uint32_t **match = KLD_NEW_ARRAY(&ctx->arena, uint32_t *, n);
     for (size_t f = 0; f < n; f++) {
         struct kld_relink_file *rf = &e->r->files.data[f];
@@ -517,12 +518,16 @@ bool elf_replace_atoms(struct elf_relink *e)
         rf->atoms = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_atom, rf->file->natoms);
     }
     e->places = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
+    e->sizes = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
     if (!kld_remerge(e->r))
         return false;
     e->first_got = e->elf->got.len;
     e->first_plt_got = e->elf->plt_got.len;
-    for (size_t f = 0; f < n; f++)
+    for (size_t f = 0; f < n; f++) {
         ctx->format->scan(ctx, e->worker, e->r->files.data[f].file);
+        if (!kld_has_failed(ctx))
+            elf_shrink_file(ctx, e->worker, elf_object(e->r->files.data[f].file));
+    }
     if (kld_has_failed(ctx)) {
         kld_checkpoint(ctx);
         return false;

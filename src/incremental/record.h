@@ -31,6 +31,12 @@ struct kld_state_atom {
     uint8_t kind, flags, p2align, live;
 };
 
+/* kld_state_atom.kind: whether there was padding to take out is no matter. */
+static inline uint8_t kld_record_kind(const struct kld_atom *atom)
+{
+    return atom->kind == KLD_ATOM_SHRUNK ? KLD_ATOM_BYTES : atom->kind;
+}
+
 /* The parts of a file's contents, in memory. */
 struct kld_file_record {
     struct kld_state_contents head;
