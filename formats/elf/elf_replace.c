@@ -282,13 +282,14 @@ static bool place_atom(struct elf_relink *e, struct kld_relink_file *rf, uint32_
     if (was && keep_place(e, a, to, from))
         return true;
     *to = (struct kld_state_atom){0};
-    if (!take_place(e, a, to)) {
-        struct kld_slack_rule rule = e->ctx->format->updater->slack_rule(e->ctx, s);
-        if (rule.kind == KLD_SLACK_NONE)
-            return kld_relink_refuse(e->r, KLD_WHY_SECTION, "%s: section %.*s has changed",
-                                     rf->file->path, KLD_FMT(elf_atom_name(a)));
+    bool fixed = e->ctx->format->updater->slack_rule(e->ctx, s).kind == KLD_SLACK_NONE;
+    if (fixed && (was || a->size))
+        return kld_relink_refuse(e->r, KLD_WHY_SECTION, "%s: section %.*s has changed",
+                                 rf->file->path, KLD_FMT(elf_atom_name(a)));
+    if (was && !(a->flags & KLD_ATOM_EXEC)) /* no jump stays there: may be part of the new place */
+        kld_slots_give(e->r, s, from->addr, from->capacity);
+    if (!take_place(e, a, to))
         return refuse_room(e, a);
-    }
     if (was) {
         to->entry =
             from->entry ? from->entry : from->addr; /* of the island, if there will be one */
@@ -408,7 +409,7 @@ static bool has_globals(struct elf_relink *e, const struct kld_file *file,
 enum { ISLAND = 16 }; /* bytes that are kept for a jump: all code has room for so many (slack.c) */
 
 /* to->entry is where the atom was, or where a jump to it is since it first moved. Decides whether there
- * is to be a jump, and gives back what is not in use any more. */
+ * is to be a jump, and gives back what is not in use any more of the code that was there. */
 static bool settle_entry(struct elf_relink *e, struct kld_relink_file *rf, uint32_t i,
                          const struct kld_state_atom *from)
 {
@@ -427,7 +428,7 @@ static bool settle_entry(struct elf_relink *e, struct kld_relink_file *rf, uint3
         to->entry = 0;
     if (from->entry && !island)
         kld_slots_give(e->r, s, from->entry, ISLAND);
-    if (moved) {
+    if (moved && (a->flags & KLD_ATOM_EXEC)) {
         uint64_t keep = island && !from->entry ? ISLAND : 0;
         kld_slots_give(e->r, s, from->addr + keep, from->capacity - keep);
     }
