@@ -62,6 +62,7 @@ struct elf_relink {
     uint8_t *old_classes, *new_classes; /* by id: of the file that is being compared */
     uint8_t *shifted;                   /* by symbol of the state: bits */
     uint64_t *places;                   /* by id: where what the changed files define is now */
+    uint64_t *sizes;                    /* and their st_size */
     KLD_VEC(kld_symid) moved;           /* whose place is not what it was */
     KLD_VEC(kld_symid) seen;            /* by references as elsewhere than before: S has changed */
     KLD_VEC(struct elf_moved_resolver) resolvers;
