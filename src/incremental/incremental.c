@@ -93,6 +93,13 @@ static bool relink_or_run_out(struct kld_relink *r)
     return kld_relink(r);
 }
 
+static bool commit_or_run_out(struct kld_relink *r)
+{
+    if (setjmp(r->ctx->oom))
+        return kld_relink_refuse(r, KLD_WHY_ERRORS, "out of memory");
+    return kld_relink_commit(r);
+}
+
 static bool try(struct kld_session *ctx, struct kld_relink *r)
 {
     struct kld_incremental *inc = ctx->incremental;
@@ -155,6 +162,15 @@ static void report(struct kld_session *ctx, const struct kld_relink *r, bool pat
         kld_note(ctx, "incremental", NULL, "incremental: FULL");
 }
 
+/* The full link needs the output for itself. */
+static void give_up(struct kld_session *ctx)
+{
+    struct kld_incremental *inc = ctx->incremental;
+    inc->fell_back = inc->tried->reason != 0;
+    report(ctx, inc->tried, false);
+    kld_update_close(ctx, &inc->tried->update);
+}
+
 bool kld_incremental_begin(struct kld_session *ctx)
 {
     if (ctx->options.incremental == KLD_INCREMENTAL_OFF)
@@ -171,11 +187,30 @@ bool kld_incremental_begin(struct kld_session *ctx)
     kld_record_options(ctx, inc->options);
     kld_record_items(ctx, inc->items);
     inc->store = *kld_store(ctx);
-    bool patched = try(ctx, r);
-    inc->fell_back = r->reason != 0;
-    report(ctx, r, patched);
-    kld_update_close(ctx, &r->update);
-    return patched;
+    inc->tried = r;
+    inc->planned = try(ctx, r);
+    if (!inc->planned)
+        give_up(ctx);
+    return inc->planned;
+}
+
+bool kld_incremental_is_planned(const struct kld_session *ctx)
+{
+    return ctx->incremental && ctx->incremental->planned;
+}
+
+bool kld_incremental_patch(struct kld_session *ctx)
+{
+    struct kld_incremental *inc = ctx->incremental;
+    bool patched = commit_or_run_out(inc->tried);
+    inc->planned = false;
+    if (!patched) {
+        give_up(ctx);
+        return false;
+    }
+    report(ctx, inc->tried, true);
+    kld_update_close(ctx, &inc->tried->update);
+    return true;
 }
 
 /* ---- the state of a full link ---- */
@@ -201,6 +236,8 @@ void kld_incremental_close(struct kld_session *ctx)
     struct kld_incremental *inc = ctx->incremental;
     if (!inc)
         return;
+    if (inc->tried)
+        kld_update_close(ctx, &inc->tried->update);
     inc->store.close(inc->store.context);
     if (inc->relink)
         kld_free(inc->relink);

@@ -613,8 +613,9 @@ static bool write_all(struct kld_relink *r)
 }
 
 /* From here on things can only go wrong by what the system does. */
-static bool commit(struct kld_relink *r, const kld_state_store *store)
+bool kld_relink_commit(struct kld_relink *r)
 {
+    const kld_state_store *store = &r->link->incremental->store;
     const char *path = r->link->options.output;
     r->link->incremental->patches++; /* in the state only if that is written anyway */
     if (!r->writes.len && !r->st.changed && kld_same_identity(&r->update.id, &r->st.header->output))
@@ -646,7 +647,6 @@ static bool is_trusted(const struct kld_relink *r)
 
 bool kld_relink(struct kld_relink *r)
 {
-    const kld_state_store *store = &r->link->incremental->store;
     if (!check_request(r) || !open_output(r) || !begin_session(r) || !restore_sections(r) ||
         !check_inputs(r) || (!is_trusted(r) && !check_contents(r)))
         return false;
@@ -663,5 +663,5 @@ bool kld_relink(struct kld_relink *r)
         return false;
     if (r->st.full)
         return kld_relink_refuse(r, KLD_WHY_NO_ROOM, "the state has no room left");
-    return commit(r, store);
+    return true;
 }
