@@ -53,6 +53,12 @@ kld_symid kld_names_find(const struct kld_names *names, struct kld_str name);
 /* All ids are smaller than this. Not all below it are in use. */
 uint32_t kld_names_limit(const struct kld_names *names);
 
+/* kld_name_hash of a name that has an id: it was made when that was given. */
+static inline uint64_t kld_names_hash(const struct kld_names *names, kld_symid id)
+{
+    return names->parts[id % KLD_NAME_PARTITIONS].names[id / KLD_NAME_PARTITIONS].hash;
+}
+
 /* The name of an id, or one with ptr NULL if the id is not in use. */
 struct kld_str kld_names_get(const struct kld_names *names, kld_symid id);
 

@@ -112,7 +112,8 @@ static bool write_file(struct elf_relink *e, const struct kld_relink_file *rf)
             continue;
         if (!write_atom(e, a))
             return false;
-        if (rf->atoms[i].entry && !write_island(e, a, rf->atoms[i].entry))
+        if (rf->atoms[i].entry &&
+            !write_island(e, a, elf_entry_address(section_of(e, a), &rf->atoms[i])))
             return false;
     }
     return true;

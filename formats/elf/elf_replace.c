@@ -32,7 +32,7 @@ static uint32_t *match_atoms(struct elf_relink *e, const struct kld_relink_file 
     }
     for (uint32_t i = 0; i < file->natoms; i++) {
         const struct kld_atom *a = &file->atoms[i];
-        uint64_t name = kld_name_hash(elf_atom_name(a));
+        uint32_t name = kld_record_name(elf_atom_name(a));
         match[i] = KLD_STATE_NONE;
         for (uint32_t at = (uint32_t)name & (size - 1); table[at]; at = (at + 1) & (size - 1)) {
             uint32_t k = table[at] - 1;
@@ -331,9 +331,9 @@ static bool place_file(struct elf_relink *e, struct kld_relink_file *rf, const u
         struct kld_state_atom *to = &rf->atoms[i];
         if (a->live && a->kind != KLD_ATOM_PIECES && !place_atom(e, rf, i, match[i]))
             return false;
-        to->name = kld_name_hash(elf_atom_name(a));
+        to->name = kld_record_name(elf_atom_name(a));
         to->size = (uint32_t)a->size;
-        to->section = a->section;
+        to->section = (uint16_t)a->section;
         to->kind = a->kind;
         to->flags = a->flags;
         to->p2align = a->p2align;
@@ -383,7 +383,8 @@ static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *fil
             sym->index != obj->first_global + i || elf_is_dynamic_symbol(sym))
             continue;
         const struct kld_state_symbol *known = kld_relink_known(e->r, file->ids[i]);
-        if (sym->value || known->value != to->entry || sym->type == KLD_TYPE_IFUNC)
+        if (sym->value || known->value != elf_entry_address(section_of(e, atom), to) ||
+            sym->type == KLD_TYPE_IFUNC)
             return false;
     }
     return true;
@@ -424,7 +425,7 @@ static bool settle_entry(struct elf_relink *e, struct kld_relink_file *rf, uint3
     if (!island)
         to->entry = 0;
     if (from->entry && !island)
-        kld_slots_give(e->r, s, from->entry, ISLAND);
+        kld_slots_give(e->r, s, elf_entry_address(s, from), ISLAND);
     if (moved) {
         uint64_t keep = island && !from->entry ? ISLAND : 0;
         kld_slots_give(e->r, s, from->addr + keep, from->capacity - keep);
@@ -467,7 +468,7 @@ static bool settle_symbol(struct elf_relink *e, struct kld_relink_file *rf, kld_
     if (!atom->live)
         return refuse_move(e, sym);
     uint64_t place = elf_atom_address(atom, sym->value);
-    uint64_t entry = rf->atoms[atom - rf->file->atoms].entry;
+    uint64_t entry = elf_entry_address(section_of(e, atom), &rf->atoms[atom - rf->file->atoms]);
     bool dynamic = elf_is_dynamic_symbol(sym);
     uint64_t seen = is_plt(sym) ? known->value : entry && !dynamic ? entry : place;
     e->places[id] = place;

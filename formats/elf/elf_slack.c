@@ -282,6 +282,15 @@ static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const str
     return rule;
 }
 
+static bool is_unit(const struct kld_atom *atom, const struct kld_section *s)
+{
+    const struct elf_object *obj = elf_object(atom->file);
+    /* Not elf_section_name: this is asked of every atom, and most names differ soon. */
+    return obj->nshdrs &&
+           strcmp((const char *)obj->shstrtab.ptr + obj->shdrs[atom->input_index].sh_name,
+                  s->name) == 0;
+}
+
 static void fill(const struct kld_session *ctx, const struct kld_section *s, uint64_t offset,
                  uint8_t *out, uint64_t size)
 {
@@ -297,6 +306,7 @@ static void fill(const struct kld_session *ctx, const struct kld_section *s, uin
 
 const struct kld_updater_ops elf_updater = {
     .slack_rule = slack_rule,
+    .is_unit = is_unit,
     .fill = fill,
     .record = elf_record,
     .record_file = elf_record_file,

@@ -68,6 +68,17 @@ static inline bool elf_is_shifted(const struct elf_relink *e, uint32_t number)
 /* The id of a symbol of the state, with its slots. */
 kld_symid elf_relink_symbol(struct elf_relink *e, uint32_t number, struct kld_str name);
 
+/* kld_state_atom.entry as an address, 0 if there is none; and the other way. */
+static inline uint64_t elf_entry_address(const struct kld_section *s,
+                                         const struct kld_state_atom *atom)
+{
+    return atom->entry ? s->addr + atom->entry - 1 : 0;
+}
+static inline uint32_t elf_entry_of(const struct kld_section *s, uint64_t addr)
+{
+    return (uint32_t)(addr - s->addr) + 1;
+}
+
 /* elf_relink.c: kld_updater_ops.relink */
 bool elf_relink(struct kld_relink *r);
 

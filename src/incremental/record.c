@@ -5,6 +5,7 @@
 #include "src/archive.h"
 #include "src/incremental/incremental.h"
 #include "src/layout.h"
+#include "src/load.h"
 #include "src/merge.h"
 
 /* ---- the contents of a file ---- */
@@ -221,7 +222,7 @@ static void record_symbol(struct recorder *r, kld_symid id)
     const struct kld_symbol *sym = &ctx->symbols[id];
     struct kld_state_symbol *out = &r->symbols[r->numbers[id]];
     *out = (struct kld_state_symbol){
-        .hash = kld_name_hash(kld_symbol_name(sym)),
+        .hash = kld_names_hash(&ctx->resolver->names, id),
         .value = ctx->format->symbol_address(ctx, sym),
         .size = sym->size,
         .file = sym->file && sym->file != ctx->internal ? sym->file->index : KLD_STATE_NONE,
@@ -365,15 +366,15 @@ static void record_atoms(struct recorder *r, const struct kld_file *file,
 {
     for (uint32_t i = 0; i < file->natoms; i++) {
         const struct kld_atom *a = &file->atoms[i];
-        out[i].name = kld_name_hash(r->ctx->format->atom_name(a));
+        out[i].name = kld_record_name(r->ctx->format->atom_name(a));
         out[i].addr = a->addr;
         out[i].size = (uint32_t)a->size;
-        out[i].section = a->section;
+        out[i].section = (uint16_t)a->section;
         out[i].kind = a->kind;
         out[i].flags = a->flags;
         out[i].p2align = a->p2align;
         out[i].live = a->live;
-        if (a->size > UINT32_MAX)
+        if (a->size > UINT32_MAX || a->section > UINT16_MAX)
             r->unsupported = true; /* only ever set */
     }
 }

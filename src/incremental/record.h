@@ -23,13 +23,20 @@ struct kld_state_contents {
 enum { KLD_RECORD_DISCARDED = 1 << 6, KLD_RECORD_GROUP = 1 << 7, KLD_RECORD_CLASS = 0x37 };
 
 struct kld_state_atom {
-    uint64_t name;  /* kld_name_hash of what the input calls it */
-    uint64_t addr;  /* as kld_atom.addr after layout */
-    uint64_t entry; /* where a jump to it is, for what refers to its start; 0: none */
+    uint64_t addr; /* as kld_atom.addr after layout */
+    uint32_t name; /* kld_record_name of what the input calls it */
     uint32_t size, capacity;
-    uint32_t section;
-    uint8_t kind, flags, p2align, live;
+    uint32_t
+        entry; /* where a jump to it is, for what refers to its start: 1 + offset in the section */
+    uint16_t section;
+    uint8_t kind, flags, p2align, live, unused[2];
 };
+
+/* Equal hashes of two names in a file make patches larger, not wrong. */
+static inline uint32_t kld_record_name(struct kld_str name)
+{
+    return (uint32_t)kld_name_hash(name);
+}
 
 /* The parts of a file's contents, in memory. */
 struct kld_file_record {

@@ -41,14 +41,6 @@ static bool is_kept(const struct kld_slack_rule *rule, uint64_t gap)
     return gap == 0 || (gap >= rule->least && gap % rule->granule == 0);
 }
 
-/* Whether the atom is all that its compilation unit has of the section, and not a part with a name of
- * its own. (A relink asks with a mere size.) */
-static bool is_unit(const struct kld_session *ctx, const struct kld_section *s,
-                    const struct kld_atom *atom)
-{
-    return atom->file && kld_str_is(ctx->format->atom_name(atom), s->name);
-}
-
 uint64_t kld_slack_capacity(const struct kld_session *ctx, const struct kld_section *s,
                             const struct kld_atom *atom, const struct kld_slack_rule *rule)
 {
@@ -58,7 +50,8 @@ uint64_t kld_slack_capacity(const struct kld_session *ctx, const struct kld_sect
     uint64_t gap = kld_slack_spare(ctx, rule->kind, atom->size);
     if (!(s->flags & KLD_ATOM_ALLOC))
         gap /= 2;
-    else if (is_unit(ctx, s, atom))
+    else if (atom->file &&
+             ctx->format->updater->is_unit(atom, s)) /* (a relink asks with a mere size) */
         gap = KLD_MAX(gap, (uint64_t)LEAST_UNIT_GAP);
     if (rule->kind == KLD_SLACK_CODE) {
         gap = KLD_MAX(gap, (uint64_t)LEAST_CODE_GAP);
