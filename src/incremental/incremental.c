@@ -68,6 +68,31 @@ static void hear(void *context, const kld_message *message)
         r->error = kld_arena_strndup(&r->link->arena, message->text, strlen(message->text));
 }
 
+/* The host's own, as it knows them: the relink's context is not its. */
+static void *forward_alloc(void *context, size_t size)
+{
+    const kld_host *host = &((struct kld_relink *)context)->link->host;
+    return host->alloc(host->context, size);
+}
+
+static void forward_free(void *context, void *block, size_t size)
+{
+    const kld_host *host = &((struct kld_relink *)context)->link->host;
+    host->free(host->context, block, size);
+}
+
+static bool forward_open(void *context, const char *path, const void **data, size_t *length)
+{
+    const kld_host *host = &((struct kld_relink *)context)->link->host;
+    return host->open_file(host->context, path, data, length);
+}
+
+static void forward_close(void *context, const char *path, const void *data, size_t length)
+{
+    const kld_host *host = &((struct kld_relink *)context)->link->host;
+    host->close_file(host->context, path, data, length);
+}
+
 static bool refuse_state(struct kld_relink *r, enum kld_state_problem problem)
 {
     switch (problem) {
@@ -121,16 +146,15 @@ static bool try(struct kld_session *ctx, struct kld_relink *r)
     const char *report = full_report(&ctx->options);
     if (report)
         return kld_relink_refuse(r, KLD_WHY_OPTIONS, "%s needs a full link", report);
-    kld_host host = ctx->host;
-    host.message = hear;
-    host.context = r;
-    host.open_file = NULL;
-    host.close_file = NULL;
-    host.temporary_file = NULL;
-    host.print = NULL;
-    host.environment = NULL;
-    if (ctx->host.open_file || ctx->host.context)
-        host.alloc = NULL, host.free = NULL;
+    kld_host host = {
+        .size = sizeof(host),
+        .context = r,
+        .alloc = forward_alloc,
+        .free = forward_free,
+        .message = hear,
+        .open_file = ctx->host.open_file ? forward_open : NULL,
+        .close_file = ctx->host.close_file ? forward_close : NULL,
+    };
     inc->relink = r->ctx = kld_new(&host);
     if (!r->ctx)
         return kld_relink_refuse(r, KLD_WHY_ERRORS, "out of memory");

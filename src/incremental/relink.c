@@ -121,10 +121,37 @@ static bool open_output(struct kld_relink *r)
 
 /* ---- the gate: inputs ---- */
 
-static bool changed_text(struct kld_relink *r, const char *path, const struct kld_state_input *in)
+/* The bytes of an input as they are now. */
+static bool open_input(struct kld_relink *r, const struct kld_state_input *in,
+                       struct kld_bytes *bytes)
+{
+    if (!in->item)
+        return kld_io_open(r->ctx, kld_state_text(&r->st, in->path, in->path_length), bytes);
+    if (in->item > r->link->inputs.len)
+        r->st.damaged = true;
+    else
+        *bytes = r->link->inputs.data[in->item - 1].bytes;
+    return !r->st.damaged && bytes->ptr;
+}
+
+/* What it is now: a stat, where the file system knows; else it is read. */
+static bool identify(struct kld_relink *r, const struct kld_state_input *in,
+                     struct kld_identity *id)
+{
+    const char *path = kld_state_text(&r->st, in->path, in->path_length);
+    struct kld_bytes bytes = {0};
+    if (r->st.damaged || (!in->item && kld_identify_input(r->link, path, id)))
+        return !r->st.damaged;
+    if ((!in->item && errno != ENOTSUP) || !open_input(r, in, &bytes))
+        return false;
+    *id = kld_identity_of_bytes(bytes);
+    return true;
+}
+
+static bool changed_text(struct kld_relink *r, const struct kld_state_input *in)
 {
     struct kld_bytes bytes;
-    return !kld_io_open(r->ctx, path, &bytes) || XXH3_64bits(bytes.ptr, bytes.len) != in->hash;
+    return !open_input(r, in, &bytes) || XXH3_64bits(bytes.ptr, bytes.len) != in->hash;
 }
 
 /* A library's symbols are what the link depends on, not its code. */
@@ -133,7 +160,7 @@ static bool changed_library(struct kld_relink *r, const char *path,
 {
     struct kld_session *ctx = r->ctx;
     struct kld_bytes bytes;
-    if (!kld_io_open(ctx, path, &bytes))
+    if (!open_input(r, in, &bytes))
         return true;
     const struct kld_arch_ops *arch = NULL;
     const char *why;
@@ -156,9 +183,10 @@ static bool check_changed(struct kld_relink *r, uint32_t i, const char *path,
     switch ((enum kld_state_input_kind)in->kind) {
     case KLD_INPUT_IS_ABSENT:
         return kld_relink_refuse(r, KLD_WHY_SEARCH, "%s was not there before", path);
-    case KLD_INPUT_IS_MEMORY:
+    case KLD_INPUT_IS_STREAM:
+        return kld_relink_refuse(r, KLD_WHY_INPUTS, "%s can be read once only", path);
     case KLD_INPUT_IS_TEXT:
-        if (changed_text(r, path, in))
+        if (changed_text(r, in))
             return kld_relink_refuse(r, KLD_WHY_SCRIPT, "%s has changed", path);
         break;
     case KLD_INPUT_IS_SHARED:
@@ -167,7 +195,7 @@ static bool check_changed(struct kld_relink *r, uint32_t i, const char *path,
                                      path);
         break;
     case KLD_INPUT_IS_ARCHIVE:
-        if (!kld_io_open(r->ctx, path, &bytes) || !kld_archive_probe(bytes) ||
+        if (!open_input(r, in, &bytes) || !kld_archive_probe(bytes) ||
             kld_record_archive(r->ctx, bytes) != in->hash)
             return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "the index of %s has changed", path);
         /* fall through */
@@ -189,10 +217,10 @@ static bool check_input(struct kld_relink *r, uint32_t i)
     const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, i, 1);
     const char *path = kld_state_text(&r->st, in->path, in->path_length);
     struct kld_identity now = {0};
-    bool there = !r->st.damaged && kld_identify(r->link, path, &now);
+    bool there = in->kind != KLD_INPUT_IS_STREAM && identify(r, in, &now);
     if (in->kind == KLD_INPUT_IS_ABSENT)
         return !there || check_changed(r, i, path, NULL);
-    if (in->kind == KLD_INPUT_IS_MEMORY)
+    if (in->kind == KLD_INPUT_IS_STREAM)
         return check_changed(r, i, path, NULL);
     if (there && same_input(&now, &in->id))
         return true;
@@ -371,7 +399,7 @@ kld_symid kld_relink_symbol(struct kld_relink *r, uint32_t number, struct kld_st
 static bool find_bytes(struct kld_relink *r, const struct kld_state_file *from, const char *path,
                        const char *member, uint64_t offset, struct kld_bytes *bytes)
 {
-    if (!kld_io_open(r->ctx, path, bytes))
+    if (!open_input(r, kld_state_get(&r->st, KLD_T_INPUTS, from->input, 1), bytes))
         return kld_relink_refuse(r, KLD_WHY_INPUTS, "cannot open %s", path);
     if (!from->member_length || (from->flags & KLD_STATE_FILE_THIN))
         return true;
@@ -497,7 +525,7 @@ static bool load_archive(struct kld_relink *r, const struct kld_state_input *in)
     struct kld_archive archive;
     struct kld_bytes bytes;
     uint64_t where;
-    if (!kld_io_open(r->ctx, path, &bytes) || kld_archive_parse(&archive, bytes, &where))
+    if (!open_input(r, in, &bytes) || kld_archive_parse(&archive, bytes, &where))
         return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "%s is not an archive any more", path);
     if (!archive.has_index)
         return kld_relink_refuse(r, KLD_WHY_UNSUPPORTED, "%s has no index", path);

@@ -30,6 +30,9 @@ struct kld_identity {
 
 struct kld_identity kld_identity_of(const struct stat *st);
 
+/* Of what is not of the file system: by its contents. Of no device and no inode. */
+struct kld_identity kld_identity_of_bytes(struct kld_bytes bytes);
+
 /* Every file that the session has opened, or (absent) failed to open, by path; from its arena.
  * Failures are noted with the option "incremental" only. io_posix.c. */
 struct kld_io_known {
@@ -37,6 +40,7 @@ struct kld_io_known {
     struct kld_bytes bytes;
     struct kld_identity id; /* when it was opened; all 0: not of the file system */
     bool absent;
+    bool by_content; /* the host has it: its identity is that of its bytes */
 };
 size_t kld_io_known(struct kld_session *ctx, struct kld_io_known **list);
 
