@@ -310,7 +310,8 @@ static kld_status begin_run(kld_session *session)
     io->outcome = KLD_OUTCOME_NONE;
     io->reason = NULL;
     io->asked_for = session->options.incremental != KLD_INCREMENTAL_OFF;
-    if (!io->asked_for)
+    /* An output in memory may be patched. */
+    if (!io->asked_for || !session->options.output_memory)
         kld_output_abandon(session, &session->output);
     session->linked = false;
     session->phase = KLD_PHASE_RUNNING;

@@ -207,7 +207,8 @@ KLD_API kld_status kld_link(kld_session *session);
 KLD_API kld_status kld_resolve(kld_session *session);
 KLD_API kld_status kld_emit(kld_session *session);
 
-/* The linked bytes with "output-memory"; owned by the session, until the next link. */
+/* The linked bytes with "output-memory"; owned by the session, until the next link (with "incremental"
+ * that may patch them where they are). */
 KLD_API kld_status kld_output(kld_session *session, const void **data, size_t *length);
 
 /* The whole command in this process: parses, links, reports. Returns the exit status of the

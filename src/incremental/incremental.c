@@ -36,8 +36,6 @@ static const char *unpatchable(const struct kld_session *ctx)
         return "--compress-debug-sections";
     if (o->section_start.len) /* between sections with addresses there may be no room */
         return "--section-start";
-    if (o->output_memory)
-        return "an output in memory";
     return NULL;
 }
 

@@ -652,7 +652,9 @@ uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
     r.b.header.patches = inc->patches;
     r.b.header.fallbacks = inc->fallbacks;
     kld_boot_id(r.b.header.boot);
-    if (!kld_identify(ctx, ctx->options.output, &r.b.header.output))
+    if (ctx->options.output_memory)
+        r.b.header.output = kld_identity_in_memory(ctx->output.size);
+    else if (!kld_identify(ctx, ctx->options.output, &r.b.header.output))
         return NULL;
     strncpy(r.b.header.arch, ctx->arch->name, sizeof(r.b.header.arch) - 1);
     strncpy(r.b.header.format, ctx->format->name, sizeof(r.b.header.format) - 1);

@@ -92,8 +92,23 @@ static bool check_contents(struct kld_relink *r)
     return is_sound(r);
 }
 
+/* What the session's last link has left in memory. Whether the state is of it, its hashes say. */
+static bool open_memory(struct kld_relink *r)
+{
+    struct kld_output *out = &r->link->output;
+    if (!out->memory)
+        return kld_relink_refuse(r, KLD_WHY_NO_OUTPUT, "there is no output in memory");
+    kld_update_open_memory(&r->update, out->memory, out->size);
+    if (!same_file(&r->update.id, &r->st.header->output))
+        return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED,
+                                 "the output in memory is not of the last link");
+    return true;
+}
+
 static bool open_output(struct kld_relink *r)
 {
+    if (r->link->options.output_memory)
+        return open_memory(r);
     const char *path = r->link->options.output;
     const struct kld_state_header *h = r->st.header;
     struct kld_identity now;
@@ -669,8 +684,8 @@ static bool is_trusted(const struct kld_relink *r)
 {
     /* A crash of the system may have lost writes in any order. */
     char boot[KLD_BOOT_ID_SIZE];
-    return r->update.id.ctime == r->st.header->output.ctime && kld_boot_id(boot) &&
-           memcmp(boot, r->st.header->boot, sizeof(boot)) == 0;
+    return !r->update.memory && r->update.id.ctime == r->st.header->output.ctime &&
+           kld_boot_id(boot) && memcmp(boot, r->st.header->boot, sizeof(boot)) == 0;
 }
 
 bool kld_relink(struct kld_relink *r)
