@@ -41,6 +41,20 @@ void _start(void)
 }
 '''
 
+# What becomes of b.c, by folder.
+EDITS = {
+    'same': 'int b_value(int x) { return x; }',
+    'edited': 'int b_value(int x) { return x + 1; }',
+    'grown': '''int b_value(int x)
+                 {
+                     int rest = x;
+                     for (int i = 0; i < 7; i++)
+                         __asm__ volatile(".fill 100, 1, 0x90" : "+r"(rest));
+                     return rest + 2;
+                 }''',
+    'global': 'int b_value(int x) { return x + 3; } int more(void) { return 1; }',
+}
+
 HELLO = r'''
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,7 +97,12 @@ def folder(tmp_path_factory):
     for name in 'a', 'b', 'c', 'bad', 'hello':
         run(path, 'gcc', '-c', '-O1', '-fno-pic', '-ffunction-sections' if name == 'hello'
             else '-fno-asynchronous-unwind-tables', f'{name}.c')
+    for name, text in EDITS.items():
+        (path / name).mkdir()
+        (path / name / 'b.c').write_text(text)
+        run(path / name, 'gcc', '-c', '-O1', '-fno-pic', '-fno-asynchronous-unwind-tables', 'b.c')
     run(path, 'ar', 'rcs', 'lib.a', 'b.o')
+    run(path, 'ar', 'rcs', 'lib2.a', 'edited/b.o')
     run(path, 'ar', 'rcs', 'twice.a', 'b.o', 'c.o')
     (path / 'bad.o').rename(path / 'full.o')
     # Only the function that refers to what is not there.
