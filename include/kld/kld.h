@@ -211,6 +211,27 @@ KLD_API kld_status kld_emit(kld_session *session);
  * that may patch them where they are). */
 KLD_API kld_status kld_output(kld_session *session, const void **data, size_t *length);
 
+/* ---- ids of objects ---- */
+
+enum { KLD_CONTENT_ID_SIZE = 32 };
+
+/* An id of what a link depends on in the relocatable object at data: BLAKE2b-256 of its sections, with
+ * their relocations in symbolic form, groups and symbols. The same for two compiles of one source
+ * (debugging information that names another folder is another content); not of where in the file
+ * things are, nor of the order of symbols and the name of the source file. The session is where
+ * messages and memory are from, and is not changed; NULL means the library's own. */
+KLD_API kld_status kld_obj_content_id(const kld_session *session, const void *data, size_t length,
+                                      unsigned char id[KLD_CONTENT_ID_SIZE]);
+
+/* The id of one section: its properties, bytes and relocations. */
+typedef void kld_atom_id(void *context, const char *section,
+                         const unsigned char id[KLD_CONTENT_ID_SIZE]);
+
+/* The ids of all sections that the object's id is made of, in their order. If there is an error, each
+ * is not called. */
+KLD_API kld_status kld_obj_atom_ids(const kld_session *session, const void *data, size_t length,
+                                    kld_atom_id *each, void *context);
+
 /* The whole command in this process: parses, links, reports. Returns the exit status of the
  * command, 0 or 1. host may be NULL: messages are then dropped. */
 KLD_API int kld_run(int argc, const char *const *argv, const kld_host *host);
