@@ -98,6 +98,15 @@ static bool open_state(struct kld_verify *v)
     return false;
 }
 
+/* All of it, whatever nobody needs. */
+static bool check_state(struct kld_verify *v)
+{
+    for (int t = 0; t < KLD_STATE_TABLES; t++)
+        kld_state_get(&v->st, (enum kld_state_table)t, 0,
+                      kld_state_count(&v->st, (enum kld_state_table)t));
+    return is_sound(v);
+}
+
 static bool open_output(struct kld_verify *v)
 {
     const char *path = v->ctx->options.output;
@@ -150,23 +159,28 @@ void kld_verify_open(struct kld_session *ctx)
     be_silent(&ctx->options);
     if (mode)
         kld_verify_error(v, NULL, "there is no state of a link with %s", mode);
-    else if (open_state(v) && open_output(v))
+    else if (open_state(v) && check_state(v) && open_output(v))
         check_request(v);
 }
 
 /* ---- sections ---- */
 
-static void map_sections(struct kld_verify *v)
+/* all: also those that only the output has */
+static void map_sections(struct kld_verify *v, bool all)
 {
     struct kld_session *ctx = v->ctx;
     v->nsections = (uint32_t)kld_state_count(&v->st, KLD_T_SECTIONS);
     v->known = kld_state_get(&v->st, KLD_T_SECTIONS, 0, v->nsections);
     v->sections = KLD_NEW_ARRAY(&ctx->arena, struct kld_section *, v->nsections);
-    v->section_ids = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->sections.len);
-    memset(v->section_ids, 0xff, ctx->sections.len * sizeof(*v->section_ids));
+    size_t most = ctx->sections.len + v->nsections;
+    v->section_ids = KLD_NEW_ARRAY(&ctx->arena, uint32_t, most);
+    memset(v->section_ids, 0xff, most * sizeof(*v->section_ids));
     for (uint32_t i = 0; i < v->nsections; i++) {
         const char *name = kld_state_text(&v->st, v->known[i].name, v->known[i].name_length);
         struct kld_section *s = v->known[i].nameless ? NULL : kld_section_find(ctx, name);
+        if (!s && all && !v->known[i].nameless) /* nothing is in it any more */
+            s = kld_section_get(ctx, &ctx->arena, kld_str(name), v->known[i].type,
+                                v->known[i].format_flags, v->known[i].entsize);
         v->sections[i] = s;
         if (s)
             v->section_ids[s->id] = i;
@@ -318,7 +332,7 @@ void kld_verify_files(struct kld_session *ctx)
                          (unsigned long long)n);
         return;
     }
-    map_sections(v);
+    map_sections(v, false);
     v->records = KLD_NEW_ARRAY(&ctx->arena, struct kld_file_record, n);
     for (uint32_t f = 0; f < n && !v->st.damaged; f++) {
         kld_record_get(&v->st, f, &v->records[f]);
@@ -420,7 +434,10 @@ static const char *compare_symbol(const struct kld_verify *v, const struct kld_s
         return "visibility";
     if (found && atomic_load(&sym->other) != known->other)
         return "st_other";
-    if (found && sym->size != known->size)
+    /* (what a library's functions have is not looked at) */
+    bool sized = defined || (found && sym->type != KLD_TYPE_FUNCTION &&
+                             sym->type != KLD_TYPE_IFUNC && sym->type != KLD_TYPE_NONE);
+    if (sized && sym->size != known->size)
         return "size";
     if (found && sym->version != known->version)
         return "version";
@@ -573,19 +590,10 @@ static void check_file(struct kld_session *ctx, struct kld_worker *w, void *arg,
 
 /* ---- all of it ---- */
 
-/* Pages that nobody needs are as good as the others. */
-static void check_state(struct kld_verify *v)
-{
-    for (int t = 0; t < KLD_STATE_TABLES; t++)
-        kld_state_get(&v->st, (enum kld_state_table)t, 0,
-                      kld_state_count(&v->st, (enum kld_state_table)t));
-}
-
 void kld_verify(struct kld_session *ctx)
 {
     struct kld_verify *v = ctx->incremental->verify;
-    check_state(v);
-    map_sections(v);
+    map_sections(v, true);
     place_sections(v);
     if (!is_sound(v))
         return;
