@@ -407,6 +407,17 @@ static bool place_of(struct kld_verify *v, struct kld_symbol *sym,
     return true;
 }
 
+/* The section of a definition, as the state counts them. */
+static uint32_t section_of(const struct kld_verify *v, const struct kld_symbol *sym)
+{
+    if (sym->in_section)
+        return v->section_ids[sym->section->id];
+    const struct kld_atom *atom = sym->atom;
+    if (atom->kind == KLD_ATOM_PIECES && atom->pieces->merged)
+        atom = atom->pieces->merged;
+    return v->section_ids[atom->section];
+}
+
 static uint8_t bits_of(const struct kld_symbol *sym)
 {
     return (uint8_t)((sym->unique ? KLD_STATE_SYM_UNIQUE : 0) |
@@ -483,6 +494,8 @@ static void check_symbol(struct kld_verify *v, kld_symid id)
                          (unsigned long long)place, (unsigned long long)known->place);
     if (dead)
         return;
+    if (sym->kind == KLD_SYM_DEFINED && section_of(v, sym) != known->section)
+        kld_verify_error(v, &where, "the state has another section of %.*s", KLD_FMT(name));
     uint64_t seen = v->ctx->format->symbol_address(v->ctx, sym);
     if (seen == known->value)
         return;
