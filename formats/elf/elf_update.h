@@ -48,6 +48,11 @@ bool elf_restore_link(struct kld_session *ctx, struct kld_state *st,
 /* The same for a relink. False: refused. */
 bool elf_restore(struct kld_relink *r);
 
+/* The resolver of an ifunc that has moved. */
+struct elf_moved_resolver {
+    uint64_t from, to;
+};
+
 /* What a relink of ELF works on. */
 struct elf_relink {
     struct kld_relink *r;
@@ -57,10 +62,12 @@ struct elf_relink {
     uint8_t *old_classes, *new_classes; /* by id: of the file that is being compared */
     uint8_t *shifted;                   /* by symbol of the state: bits */
     uint64_t *places;                   /* by id: where what the changed files define is now */
+    uint64_t *sizes;                    /* and their st_size */
     KLD_VEC(kld_symid) moved;           /* whose place is not what it was */
     KLD_VEC(kld_symid) seen;            /* by references as elsewhere than before: S has changed */
-    KLD_VEC(uint32_t) aux_numbers;      /* by index in elf->aux: in KLD_T_AUX; 0: new */
-    size_t first_got;                   /* entries of elf->got from here on are new */
+    KLD_VEC(struct elf_moved_resolver) resolvers;
+    KLD_VEC(uint32_t) aux_numbers; /* by index in elf->aux: in KLD_T_AUX; 0: new */
+    size_t first_got;              /* entries of elf->got from here on are new */
     size_t first_plt_got;
     uint32_t naux; /* of KLD_T_AUX in use */
 };

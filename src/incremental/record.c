@@ -371,7 +371,7 @@ static void record_atoms(struct recorder *r, const struct kld_file *file,
         out[i].addr = a->addr;
         out[i].size = (uint32_t)a->size;
         out[i].section = (uint16_t)a->section;
-        out[i].kind = a->kind;
+        out[i].kind = kld_record_kind(a);
         out[i].flags = a->flags;
         out[i].p2align = a->p2align;
         out[i].live = a->live;
