@@ -575,16 +575,21 @@ static void expect_dynrels(struct kld_verify *v, elf_dynrel_list *list)
             elf_dynrel_of_file(ctx, elf_object(ctx->files[f]), list);
 }
 
+static struct elf_dynrel_entry get_entry(const uint8_t *in)
+{
+    uint64_t info = kld_get64(in + 8);
+    return (struct elf_dynrel_entry){.type = (uint32_t)ELF64_R_TYPE(info),
+                                     .dynsym = (uint32_t)ELF64_R_SYM(info),
+                                     .place = kld_get64(in),
+                                     .addend = (int64_t)kld_get64(in + 16)};
+}
+
 static void read_dynrels(struct kld_verify *v, const struct kld_atom *table, uint64_t from,
                          elf_dynrel_list *list)
 {
     const uint8_t *out = kld_verify_output_at(v, section_of(v, table), table->addr, table->size);
     for (uint64_t at = from; out && at + 24 <= table->size; at += 24) {
-        uint64_t info = kld_get64(out + at + 8);
-        struct elf_dynrel_entry e = {.type = (uint32_t)ELF64_R_TYPE(info),
-                                     .dynsym = (uint32_t)ELF64_R_SYM(info),
-                                     .place = kld_get64(out + at),
-                                     .addend = (int64_t)kld_get64(out + at + 16)};
+        struct elf_dynrel_entry e = get_entry(out + at);
         if (e.type != elf_state(v->ctx)->arch->r_none)
             *kld_vec_push(&v->ctx->arena, list) = e;
     }
@@ -637,20 +642,24 @@ static void check_dynrels(struct kld_verify *v)
     }
 }
 
-/* Resolvers run when all else is done. */
-static void check_late(struct kld_verify *v)
+/* Resolvers run when all else is done; spare entries say nothing. */
+static void check_order(struct kld_verify *v)
 {
     const struct elf_link *elf = elf_state(v->ctx);
-    elf_dynrel_list found = {0};
+    const struct kld_atom *table = elf->synth[ELF_RELA_DYN];
     bool late = false;
-    if (!elf->is_dynamic || !elf->synth[ELF_RELA_DYN])
+    if (!elf->is_dynamic || !table)
         return;
-    read_dynrels(v, elf->synth[ELF_RELA_DYN], 0, &found);
-    for (size_t i = 0; i < found.len; i++) {
-        bool resolver = found.data[i].type == elf->arch->r_irelative;
-        if (late && !resolver)
-            report_dynrel(v, &found.data[i], "is behind an IRELATIVE one");
-        late |= resolver;
+    const uint8_t *out = kld_verify_output_at(v, section_of(v, table), table->addr, table->size);
+    for (uint64_t at = 0; out && at + 24 <= table->size; at += 24) {
+        struct elf_dynrel_entry e = get_entry(out + at), none = {.type = elf->arch->r_none};
+        if (e.type == none.type && compare_entries(&e, &none) != 0)
+            report_dynrel(v, &e, "is none, and not empty");
+        if (e.type == none.type)
+            continue;
+        if (late && e.type != elf->arch->r_irelative)
+            report_dynrel(v, &e, "is behind an IRELATIVE one");
+        late |= e.type == elf->arch->r_irelative;
     }
 }
 
@@ -847,14 +856,13 @@ static void check_section_headers(struct kld_verify *v)
         Elf64_Shdr sh;
         memcpy(&sh, out, sizeof(sh));
         const char *name = kld_state_text(&v->st, s->name, s->name_length);
-        struct kld_where where = {.section = name};
         const char *what = compare_header(&sh, s);
         const uint8_t *text = kld_verify_output_at(
             v, section_of(v, names), names->addr + sh.sh_name, (uint64_t)s->name_length + 1);
         if (text && memcmp(text, name, (size_t)s->name_length + 1) != 0)
             what = "name";
         if (what)
-            kld_verify_error(v, &where, "its header has another %s", what);
+            kld_verify_error(v, NULL, "the header of section %s has another %s", name, what);
     }
 }
 
@@ -946,7 +954,7 @@ static void check(struct kld_verify *v)
     check_got(v);
     check_islands(v);
     check_dynrels(v);
-    check_late(v);
+    check_order(v);
     check_plt_relocations(v);
     check_unwind_table(v);
     check_symtab(v);

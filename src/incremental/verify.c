@@ -6,11 +6,6 @@
 
 /* ---- messages ---- */
 
-struct kld_where kld_verify_in_section(const struct kld_section *s, uint64_t offset)
-{
-    return (struct kld_where){.section = s->name, .offset = offset, .has_offset = true};
-}
-
 static struct kld_where in_atom(struct kld_verify *v, const struct kld_atom *a)
 {
     struct kld_str name = v->ctx->format->atom_name(a);
@@ -44,9 +39,8 @@ const uint8_t *kld_verify_output_at(struct kld_verify *v, const struct kld_secti
 {
     if (addr >= s->addr && kld_in_bounds(addr - s->addr, size, s->size))
         return kld_verify_output(v, s->offset + (addr - s->addr), size);
-    struct kld_where where = kld_verify_in_section(s, addr - s->addr);
-    kld_verify_error(v, &where, "0x%llx bytes are not within the section",
-                     (unsigned long long)size);
+    kld_verify_error(v, NULL, "0x%llx bytes at 0x%llx are not within section %s",
+                     (unsigned long long)size, (unsigned long long)addr, s->name);
     return NULL;
 }
 
@@ -65,9 +59,12 @@ void kld_verify_bytes(struct kld_verify *v, const struct kld_section *s, uint64_
     if (!size || !out || memcmp(out, bytes, size) == 0)
         return;
     uint64_t i = first_difference(out, bytes, size);
-    struct kld_where where = kld_verify_in_section(s, addr - s->addr + i);
-    kld_verify_error(v, &where, "%s (at 0x%llx, 0x%llx bytes) is 0x%02x instead of 0x%02x", what,
-                     (unsigned long long)addr, (unsigned long long)size, out[i], bytes[i]);
+    kld_verify_error(
+        v, NULL,
+        "section %s, offset 0x%llx: %s (at 0x%llx, 0x%llx bytes) has 0x%02x instead of "
+        "0x%02x",
+        s->name, (unsigned long long)(addr - s->addr + i), what, (unsigned long long)addr,
+        (unsigned long long)size, out[i], bytes[i]);
 }
 
 /* ---- the state ---- */
@@ -196,8 +193,8 @@ static void place_sections(struct kld_verify *v)
         if (!s)
             continue;
         if (from->number && (s->type != from->type || s->format_flags != from->format_flags))
-            kld_verify_error(v, &(struct kld_where){.section = s->name},
-                             "type or flags are not what they were");
+            kld_verify_error(v, NULL, "type or flags of section %s are not what they were",
+                             s->name);
         s->number = from->number;
         s->flags = from->flags;
         s->p2align = from->p2align;
