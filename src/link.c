@@ -6,6 +6,7 @@
 #include "src/gc.h"
 #include "src/icf.h"
 #include "src/incremental/incremental.h"
+#include "src/incremental/verify.h"
 #include "src/layout.h"
 #include "src/mapfile.h"
 #include "src/merge.h"
@@ -139,6 +140,22 @@ static bool back(struct kld_session *ctx)
         pass(ctx, "describe", describe);
 }
 
+/* --incremental-verify: the same, as far as there are no addresses. Those are the state's, and what has to
+ * be there is compared with what is. */
+static bool run_verify(struct kld_session *ctx)
+{
+    return kld_checkpoint(ctx) &&
+           /* The state and the output are open, and belong together. */
+           pass(ctx, "open", kld_verify_open) && pass(ctx, "load", load) &&
+           pass(ctx, "resolve", resolve) && pass(ctx, "gc", kld_gc) &&
+           /* The state is of these files and sections; the live set is the output's. */
+           pass(ctx, "files", kld_verify_files) && pass(ctx, "merge", kld_merge) &&
+           pass(ctx, "scan", scan) &&
+           /* Symbols need what the output has for them. */
+           pass(ctx, "needs", kld_verify_needs) && pass(ctx, "synth", synth) &&
+           pass(ctx, "verify", kld_verify);
+}
+
 static void record(struct kld_session *ctx)
 {
     kld_incremental_end(ctx);
@@ -155,6 +172,11 @@ bool kld_resolve_passes(struct kld_session *ctx)
     kld_pool_init(ctx, (unsigned)KLD_MIN(ctx->options.threads, UINT32_MAX));
     kld_io_init(ctx);
     kld_undefined_init(ctx);
+    if (ctx->options.incremental_verify) {
+        bool right = run_verify(ctx);
+        kld_incremental_close(ctx);
+        return right;
+    }
     /* With --incremental, the output of the last link may be all but right. */
     if ((kld_checkpoint(ctx) && kld_incremental_begin(ctx)) || front(ctx))
         return true;
@@ -166,6 +188,8 @@ bool kld_resolve_passes(struct kld_session *ctx)
 
 bool kld_emit_passes(struct kld_session *ctx)
 {
+    if (ctx->options.incremental_verify)
+        return true; /* that was all */
     bool planned = kld_incremental_is_planned(ctx);
     bool done = planned && kld_incremental_patch(ctx);
     if (done) {

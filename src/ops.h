@@ -13,6 +13,7 @@ struct kld_relink;
 struct kld_slack_rule;
 struct kld_state_builder;
 struct kld_state_chunk;
+struct kld_verify_ops;
 /* gc: keeps an atom. From any thread, with its own worker. */
 typedef void kld_mark(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom);
 
@@ -77,6 +78,9 @@ struct kld_updater_ops {
     bool (*hash_chunk)(struct kld_relink *r, const struct kld_state_chunk *chunk, uint64_t hash[2]);
     /* Queues what depends on the hashes. */
     bool (*seal)(struct kld_relink *r);
+
+    /* --incremental-verify: incremental/verify.h. */
+    const struct kld_verify_ops *verify;
 };
 
 struct kld_format_ops {

@@ -330,7 +330,7 @@ static bool emit(kld_session *session)
     if (!session->linked)
         kld_output_abandon(session, &session->output);
     else if (io->outcome == KLD_OUTCOME_NONE)
-        io->outcome = KLD_OUTCOME_FULL;
+        io->outcome = session->options.incremental_verify ? KLD_OUTCOME_NONE : KLD_OUTCOME_FULL;
     return session->linked;
 }
 

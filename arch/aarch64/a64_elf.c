@@ -54,7 +54,7 @@ int64_t a64_tp_offset(const struct kld_session *ctx, uint64_t address)
 enum {
     PLT_HEADER_SIZE = 32,
     PLT_ENTRY_SIZE = 24,
-    BTI_C = 0xd503245f,
+    BTI_C = A64_INSN_BTI_C,
     AUTIA1716 = 0xd503219f,
     BR_X17 = 0xd61f0220,
     NOP = A64_INSN_NOP,
@@ -100,6 +100,24 @@ static void write_plt_got_entry(struct kld_session *ctx, uint8_t *out, uint64_t 
 {
     (void)ctx;
     put_entry(out, at, slot, false);
+}
+
+/* ---- incremental links ---- */
+
+/* Where code may be entered by an indirect branch, its old place may too. */
+enum { JUMP_SIZE = 8 };
+
+/* bti c or its like, if the code begins with it; b */
+static bool write_jump(uint8_t *out, const uint8_t *code, uint64_t size, uint64_t at, uint64_t to)
+{
+    if (size >= 4 && a64_is_landing_pad(kld_get32(code))) {
+        bool signs = !a64_is_bti(kld_get32(code));
+        kld_put32(out, signs ? BTI_C : kld_get32(code));
+        out += 4;
+        at += 4;
+    }
+    a64_put_branch(out, at, to);
+    return kld_reaches(a64_islands.reach, at, to);
 }
 
 /* ---- program properties and the dynamic section: sysvabi64 ---- */
@@ -176,6 +194,8 @@ const struct elf_arch_ops a64_elf = {
     .r_tlsdesc = R_AARCH64_TLSDESC,
     .info = a64_info,
     .ninfo = A64_NINFO,
+    .jump_size = JUMP_SIZE,
+    .write_jump = write_jump,
     .scan = a64_scan,
     .apply = a64_apply,
     .apply_debug = a64_apply_debug,

@@ -10,6 +10,7 @@
 /* Whole instructions, all operands 0 */
 enum {
     A64_INSN_NOP = 0xd503201f,
+    A64_INSN_BTI_C = 0xd503245f,
     A64_INSN_ADR = 0x10000000,
     A64_INSN_ADRP = 0x90000000,
     A64_INSN_ADD64 = 0x91000000, /* add x0, x0, #0 */
@@ -54,6 +55,18 @@ static inline void a64_put_adrp(uint8_t *p, uint64_t at, uint64_t target)
 static inline void a64_put_imm12(uint8_t *p, uint64_t value, unsigned scale)
 {
     a64_put_bits(p, 10, 12, (value & 0xfff) >> scale);
+}
+
+/* bti c, bti j, bti jc */
+static inline bool a64_is_bti(uint32_t insn)
+{
+    return insn == A64_INSN_BTI_C || insn == 0xd503249f || insn == 0xd50324df;
+}
+
+/* What an indirect branch may go to on guarded pages: these, paciasp and pacibsp. */
+static inline bool a64_is_landing_pad(uint32_t insn)
+{
+    return a64_is_bti(insn) || insn == 0xd503233f || insn == 0xd503237f;
 }
 
 static inline bool a64_is_adrp(uint32_t insn)

@@ -19,7 +19,7 @@
 #include "formats/elf/elf_island.h"
 #include "formats/elf/elf_property.h"
 
-enum { FAR_SIZE = 12, PAD_SIZE = 8, BTI_C = 0xd503245f };
+enum { FAR_SIZE = 12, PAD_SIZE = 8, BTI_C = A64_INSN_BTI_C };
 
 #define REACH                                                                                      \
     {                                                                                              \
@@ -34,21 +34,6 @@ static bool is_branch(uint32_t type)
 
 /* ---- guarded pages ---- */
 
-static bool is_landing_pad(uint32_t insn)
-{
-    static const uint32_t pads[] = {
-        BTI_C,
-        0xd503249f /* bti j */,
-        0xd50324df /* bti jc */,
-        0xd503233f /* paciasp */,
-        0xd503237f /* pacibsp */,
-    };
-    for (size_t i = 0; i < KLD_COUNT(pads); i++)
-        if (insn == pads[i])
-            return true;
-    return false;
-}
-
 /* PLT entries begin with one; of what is not in an atom nothing is known. */
 static bool needs_pad(const struct elf_fixup *f)
 {
@@ -58,7 +43,7 @@ static bool needs_pad(const struct elf_fixup *f)
         return false;
     const struct kld_atom *atom = elf_branch_atom(f, &offset);
     return atom && atom->data && kld_in_bounds(offset, 4, atom->size) &&
-           !is_landing_pad(kld_get32(atom->data + offset));
+           !a64_is_landing_pad(kld_get32(atom->data + offset));
 }
 
 /* ---- finding ---- */

@@ -5,9 +5,11 @@
 #include "arch/riscv64/rv64_elf.h"
 
 #define ROW(name, width, pc_relative, kind, address_taken)                                         \
-    [R_RISCV_##name] = {"R_RISCV_" #name, width, pc_relative, ELF_RELOC_##kind, address_taken}
+    [R_RISCV_##                                                                                    \
+        name] = {"R_RISCV_" #name, width, pc_relative, ELF_RELOC_##kind, address_taken, 0, false}
 #define OWN_ROW(name, width, pc_relative, kind, address_taken)                                     \
-    [RV64_R_##name] = {"R_RISCV_" #name, width, pc_relative, ELF_RELOC_##kind, address_taken}
+    [RV64_R_##                                                                                     \
+        name] = {"R_RISCV_" #name, width, pc_relative, ELF_RELOC_##kind, address_taken, 0, false}
 
 /* Differences (ADD, SUB, SET) count as relative to the place: they are what a distance is made of. */
 const struct elf_reloc_info rv64_info[RV64_NINFO] = {
@@ -62,8 +64,8 @@ const struct elf_reloc_info rv64_info[RV64_NINFO] = {
     ROW(32_PCREL, 4, true, DIRECT, true),
     ROW(IRELATIVE, 8, false, SLOT, false),
     OWN_ROW(PLT32, 4, true, DIRECT, false),
-    OWN_ROW(SET_ULEB128, 1, true, DIRECT, true),
-    OWN_ROW(SUB_ULEB128, 1, true, DIRECT, true),
+    [RV64_R_SET_ULEB128] = {"R_RISCV_SET_ULEB128", 1, true, ELF_RELOC_DIRECT, true, 0, true},
+    [RV64_R_SUB_ULEB128] = {"R_RISCV_SUB_ULEB128", 1, true, ELF_RELOC_DIRECT, true, 0, true},
     OWN_ROW(TLSDESC_HI20, 4, false, TLS, false),
     OWN_ROW(TLSDESC_LOAD_LO12, 4, false, ANY, false),
     OWN_ROW(TLSDESC_ADD_LO12, 4, false, ANY, false),
@@ -108,6 +110,21 @@ const elf_rela *rv64_high_part(const struct elf_object *obj, const struct kld_at
             return &rels[lo];
         }
     return NULL;
+}
+
+static bool is_low_part(uint32_t type)
+{
+    return type == R_RISCV_PCREL_LO12_I || type == R_RISCV_PCREL_LO12_S ||
+           (type > RV64_R_TLSDESC_HI20 && type <= RV64_R_TLSDESC_CALL);
+}
+
+static const elf_rela *decisive(const struct elf_object *obj, const struct kld_atom *atom,
+                                const elf_rela *rel)
+{
+    uint32_t edge;
+    const elf_rela *high =
+        is_low_part(ELF64_R_TYPE(rel->r_info)) ? rv64_high_part(obj, atom, rel, &edge) : NULL;
+    return high ? high : rel;
 }
 
 /* ---- --emit-relocs ---- */
@@ -185,6 +202,34 @@ static void write_plt_got_entry(struct kld_session *ctx, uint8_t *out, uint64_t 
     put_entry(out, at, slot);
 }
 
+/* ---- incremental links ---- */
+
+enum { JUMP_SIZE = 12 };
+
+/* lpad (Zicfilp), if the code begins with it, so that indirect branches may come here as well; then jal,
+ * or where that does not reach auipc t1; jr t1. The label of the landing pad is in t2. t1 is what PLT
+ * entries and tail calls leave undefined. */
+static bool write_jump(uint8_t *out, const uint8_t *code, uint64_t size, uint64_t at, uint64_t to)
+{
+    enum { LPAD = 0x17, LPAD_MASK = 0xfff, JAL = 0x6f, AUIPC_T1 = 0x317, JR_T1 = 0x30067 };
+    if (size >= 4 && (kld_get32(code) & LPAD_MASK) == LPAD) {
+        memcpy(out, code, 4);
+        out += 4;
+        at += 4;
+    }
+    uint64_t distance = to - at;
+    if (rv64_fits(distance, 21)) {
+        kld_put32(out, JAL);
+        rv64_put_j(out, distance);
+        return true;
+    }
+    kld_put32(out, AUIPC_T1);
+    kld_put32(out + 4, JR_T1);
+    rv64_put_u(out, distance);
+    rv64_put_i(out + 4, distance);
+    return rv64_fits(distance + 0x800, 32);
+}
+
 static const struct elf_attributes attributes = {".riscv.attributes", RV64_SHT_ATTRIBUTES,
                                                  RV64_PT_ATTRIBUTES};
 
@@ -209,6 +254,9 @@ const struct elf_arch_ops rv64_elf = {
     .r_tlsdesc = RV64_R_TLSDESC,
     .info = rv64_info,
     .ninfo = RV64_NINFO,
+    .decisive = decisive,
+    .jump_size = JUMP_SIZE,
+    .write_jump = write_jump,
     .scan = rv64_scan,
     .apply = rv64_apply,
     .apply_debug = rv64_apply_debug,

@@ -23,6 +23,7 @@ struct elf_reloc_info {
     uint8_t kind;       /* enum elf_reloc_kind */
     bool address_taken; /* the target's address becomes data, not just a branch: for icf */
     uint8_t before;     /* bytes in front of the field that apply may rewrite */
+    bool is_leb128;     /* the field is as long as the LEB128 number in it, at least width */
 };
 
 /* The section in which objects say what they were compiled for, where the CPU has one: merged
@@ -121,6 +122,11 @@ struct elf_arch_ops {
     /* Once, when all objects are known: e_flags of the output (elf_link.e_flags), and its
      * attributes (elf_link.attributes); reports objects that do not go together. May be NULL. */
     void (*merge)(struct kld_session *ctx);
+
+    /* The relocation whose symbol decides what the atom's relocation rel makes of its field: for one
+     * that refers to another; NULL: there are none like that. */
+    const elf_rela *(*decisive)(const struct elf_object *obj, const struct kld_atom *atom,
+                                const elf_rela *rel);
 
     /* --emit-relocs: if apply makes another instruction of the one at `in`, changes *out, which is
      * the relocation as it is written, accordingly. May be NULL. */

@@ -97,9 +97,10 @@ static bool write_atom(struct elf_relink *e, const struct kld_atom *a)
 static bool write_island(struct elf_relink *e, const struct kld_atom *a, uint64_t entry)
 {
     enum { SIZE = 16 };
+    const uint8_t *code = compose(e, a);
     uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, SIZE);
     memset(out, e->ctx->arch->code_fill, SIZE);
-    if (!e->elf->arch->write_jump(out, a->data, a->size, entry, a->addr))
+    if (!e->elf->arch->write_jump(out, code, a->size, entry, a->addr))
         return kld_relink_refuse(e->r, KLD_WHY_NO_ROOM, "moved code is out of reach");
     return kld_relink_write_at(e->r, section_of(e, a), entry, out, SIZE);
 }
@@ -129,18 +130,59 @@ static bool leads_to_shifted(const struct elf_relink *e, const struct elf_object
            elf_is_shifted(e, e->r->numbers[obj->base.ids[sym - obj->first_global]]);
 }
 
+/* The same, for one as well that refers to another that does. (Debug information has none.) */
+static bool depends_on_shifted(const struct elf_relink *e, const struct elf_object *obj,
+                               const struct kld_atom *a, const elf_rela *rel)
+{
+    const struct elf_arch_ops *arch = e->elf->arch;
+    if (arch->decisive && (a->flags & KLD_ATOM_ALLOC))
+        rel = arch->decisive(obj, a, rel);
+    return leads_to_shifted(e, obj, rel);
+}
+
+/* Bytes of the field, as it is. */
+static uint64_t field_width(const struct elf_reloc_info *info, const uint8_t *field,
+                            const uint8_t *limit)
+{
+    uint64_t n = info->width;
+    while (info->is_leb128 && n && n < (uint64_t)(limit - field) && (field[n - 1] & 0x80))
+        n++;
+    return n;
+}
+
 static bool write_field(struct elf_relink *e, const struct kld_atom *a, const elf_rela *rel,
                         const uint8_t *bytes)
 {
     const struct elf_arch_ops *arch = e->elf->arch;
     uint32_t type = ELF64_R_TYPE(rel->r_info);
-    if (type >= arch->ninfo || !kld_in_bounds(rel->r_offset, arch->info[type].width, a->size))
+    uint64_t at = elf_atom_address(a, rel->r_offset) - a->addr;
+    if (type >= arch->ninfo || !kld_in_bounds(at, arch->info[type].width, a->size))
         return false;
+    uint64_t end = at + field_width(&arch->info[type], bytes + at, bytes + a->size);
     uint64_t before = a->flags & KLD_ATOM_ALLOC ? arch->info[type].before : 0;
-    uint64_t start = rel->r_offset - KLD_MIN(before, rel->r_offset);
+    uint64_t start = at - KLD_MIN(before, at);
     e->r->nreferences++;
-    return kld_relink_write_at(e->r, section_of(e, a), a->addr + start, bytes + start,
-                               rel->r_offset + arch->info[type].width - start);
+    return kld_relink_write_at(e->r, section_of(e, a), a->addr + start, bytes + start, end - start);
+}
+
+/* Whether the field is made of something merged as well, whose address is not known here. */
+static bool is_mixed(const struct elf_object *obj, const struct kld_atom *a, uint32_t edge)
+{
+    const elf_rela *rels = a->edges;
+    uint32_t first = edge, end = edge + 1;
+    while (first && rels[first - 1].r_offset == rels[edge].r_offset)
+        first--;
+    while (end < a->nedges && rels[end].r_offset == rels[edge].r_offset)
+        end++;
+    for (; end - first > 1 && first < end; first++) {
+        uint32_t sym = ELF64_R_SYM(rels[first].r_info);
+        const struct kld_atom *to = sym < obj->first_global && sym < obj->nsyms
+                                        ? elf_section_atom(obj, elf_sym_section(obj, sym))
+                                        : NULL;
+        if (to && to->kind == KLD_ATOM_PIECES)
+            return true;
+    }
+    return false;
 }
 
 static bool rewrite_atom(struct elf_relink *e, const struct elf_object *obj,
@@ -149,8 +191,11 @@ static bool rewrite_atom(struct elf_relink *e, const struct elf_object *obj,
     const elf_rela *rels = a->edges;
     const uint8_t *bytes = NULL;
     for (uint32_t i = 0; i < a->nedges; i++) {
-        if (!leads_to_shifted(e, obj, &rels[i]))
+        if (!depends_on_shifted(e, obj, a, &rels[i]))
             continue;
+        if (is_mixed(obj, a, i))
+            return kld_relink_refuse(e->r, KLD_WHY_UNSUPPORTED, "%s: a distance from a string",
+                                     obj->base.path);
         if (!bytes)
             bytes = compose(e, a);
         if (!write_field(e, a, &rels[i], bytes))
@@ -176,7 +221,7 @@ static bool rewrite_references(struct elf_relink *e, const struct kld_relink_fil
     const struct elf_object *obj = elf_object(rf->file);
     for (uint32_t i = 0; i < rf->file->natoms; i++) {
         const struct kld_atom *a = &rf->file->atoms[i];
-        if (a->live && a->kind == KLD_ATOM_BYTES && !rewrite_atom(e, obj, a))
+        if (a->live && kld_record_kind(a) == KLD_ATOM_BYTES && !rewrite_atom(e, obj, a))
             return false;
     }
     return rewrite_records(e, obj);
@@ -350,6 +395,26 @@ static bool patch_dynrels(struct elf_relink *e)
     return old && fill_entries(e, &d, unused, nfreed + nspare, nfreed);
 }
 
+/* IRELATIVE relocations hold the address of the resolver. */
+static bool patch_resolvers(struct elf_relink *e, enum elf_synth which)
+{
+    const struct kld_atom *atom = e->elf->synth[which];
+    const uint8_t *old = atom && e->resolvers.len ? read_synth(e, which) : NULL;
+    for (uint64_t i = 0; old && i < atom->size / 24; i++) {
+        if (ELF64_R_TYPE(kld_get64(old + 24 * i + 8)) != e->elf->arch->r_irelative)
+            continue;
+        for (size_t k = 0; k < e->resolvers.len; k++) {
+            if (kld_get64(old + 24 * i + 16) != e->resolvers.data[k].from)
+                continue;
+            uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, 8);
+            kld_put64(out, e->resolvers.data[k].to);
+            if (!write_synth(e, which, 24 * i + 16, out, 8))
+                return false;
+        }
+    }
+    return true;
+}
+
 /* ---- symbol tables ---- */
 
 /* The record in the output, copied. */
@@ -364,6 +429,16 @@ static Elf64_Sym *copy_symbol(struct elf_relink *e, const struct kld_section *s,
     return sym;
 }
 
+/* Where the loader is to find the resolver of an ifunc. */
+static uint64_t moved_resolver(const struct elf_relink *e, uint64_t from, bool dynamic,
+                               kld_symid id)
+{
+    for (size_t i = 0; i < e->resolvers.len; i++)
+        if (e->resolvers.data[i].from == from)
+            return e->resolvers.data[i].to;
+    return dynamic ? e->places[id] : from;
+}
+
 /* .symtab says where the definition is, .dynsym where others are to see it. */
 static bool patch_symbol(struct elf_relink *e, kld_symid id)
 {
@@ -375,7 +450,7 @@ static bool patch_symbol(struct elf_relink *e, kld_symid id)
         const struct kld_section *s = section_of(e, symtab);
         Elf64_Sym *out = copy_symbol(e, s, 0, known->number);
         bool plt = out->st_value != known->place; /* that of an ifunc that is its PLT entry */
-        out->st_size = sym->size;
+        out->st_size = e->sizes[id];
         if (!plt)
             out->st_value = e->places[id];
         if (!kld_relink_write(e->r, s->offset + 24ull * known->number, (uint8_t *)out,
@@ -386,9 +461,11 @@ static bool patch_symbol(struct elf_relink *e, kld_symid id)
         const struct kld_section *s = section_of(e, dynsym);
         uint64_t start = dynsym->addr - s->addr;
         Elf64_Sym *out = copy_symbol(e, s, start, exported);
-        if (out->st_value == known->value)
+        if (sym->type == KLD_TYPE_IFUNC && out->st_value != known->value)
+            out->st_value = moved_resolver(e, out->st_value, elf_is_dynamic_symbol(sym), id);
+        else if (out->st_value == known->value)
             out->st_value = elf_symbol_address(e->ctx, sym);
-        out->st_size = sym->size;
+        out->st_size = e->sizes[id];
         if (!kld_relink_write(e->r, s->offset + start + 24ull * exported, (uint8_t *)out,
                               sizeof(*out)))
             return false;
@@ -663,6 +740,8 @@ static void prepare_referrers(struct elf_relink *e)
             continue;
         stand_in_for_pieces(e, file);
         e->ctx->format->scan(e->ctx, e->worker, file);
+        if (!kld_has_failed(e->ctx))
+            elf_shrink_file(e->ctx, e->worker, elf_object(file));
         elf_eh_settle(elf_object(file));
     }
 }
@@ -673,8 +752,9 @@ bool elf_patch(struct elf_relink *e)
     prepare_referrers(e);
     struct elf_symtab_locals *locals =
         KLD_NEW_ARRAY(&e->ctx->arena, struct elf_symtab_locals, e->r->files.len);
-    bool done = patch_files(e) && write_new_slots(e) && patch_dynrels(e) && patch_eh_hdr(e) &&
-                patch_alignments(e);
+    bool done = patch_files(e) && write_new_slots(e) && patch_dynrels(e) &&
+                patch_resolvers(e, ELF_RELA_DYN) && patch_resolvers(e, ELF_RELA_PLT) &&
+                patch_eh_hdr(e) && patch_alignments(e);
     for (size_t i = 0; done && i < e->moved.len; i++)
         done = patch_symbol(e, e->moved.data[i]);
     for (size_t i = 0; done && i < e->seen.len; i++)

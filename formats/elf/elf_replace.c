@@ -273,7 +273,7 @@ static bool place_atom(struct elf_relink *e, struct kld_relink_file *rf, uint32_
     const struct kld_section *s = section_of(e, a);
     struct kld_state_atom *to = &rf->atoms[i];
     const struct kld_state_atom *from = match == KLD_STATE_NONE ? NULL : &rf->old.atoms[match];
-    bool was = from && from->live && from->kind == a->kind;
+    bool was = from && from->live && from->kind == kld_record_kind(a);
     if (!check_tls(e, a, from))
         return false;
     if (a->size > UINT32_MAX || (a->p2align > s->p2align && !raise_alignment(e, a)))
@@ -282,16 +282,17 @@ static bool place_atom(struct elf_relink *e, struct kld_relink_file *rf, uint32_
     if (was && keep_place(e, a, to, from))
         return true;
     *to = (struct kld_state_atom){0};
-    if (!take_place(e, a, to)) {
-        struct kld_slack_rule rule = e->ctx->format->updater->slack_rule(e->ctx, s);
-        if (rule.kind == KLD_SLACK_NONE)
-            return kld_relink_refuse(e->r, KLD_WHY_SECTION, "%s: section %.*s has changed",
-                                     rf->file->path, KLD_FMT(elf_atom_name(a)));
+    bool fixed = e->ctx->format->updater->slack_rule(e->ctx, s).kind == KLD_SLACK_NONE;
+    if (fixed && (was || a->size))
+        return kld_relink_refuse(e->r, KLD_WHY_SECTION, "%s: section %.*s has changed",
+                                 rf->file->path, KLD_FMT(elf_atom_name(a)));
+    if (was && !(a->flags & KLD_ATOM_EXEC)) /* no jump stays there: may be part of the new place */
+        kld_slots_give(e->r, s, from->addr, from->capacity);
+    if (!take_place(e, a, to))
         return refuse_room(e, a);
-    }
     if (was) {
-        to->entry =
-            from->entry ? from->entry : from->addr; /* of the island, if there will be one */
+        /* of the jump, if there will be one */
+        to->entry = from->entry ? from->entry : elf_entry_of(s, from->addr);
         e->r->nmoved++;
     }
     return true;
@@ -334,7 +335,7 @@ static bool place_file(struct elf_relink *e, struct kld_relink_file *rf, const u
         to->name = kld_record_name(elf_atom_name(a));
         to->size = (uint32_t)a->size;
         to->section = (uint16_t)a->section;
-        to->kind = a->kind;
+        to->kind = kld_record_kind(a);
         to->flags = a->flags;
         to->p2align = a->p2align;
         to->live = a->live != 0;
@@ -355,7 +356,8 @@ static bool is_taken_locally(struct elf_relink *e, const struct kld_file *file,
     const struct elf_arch_ops *arch = e->elf->arch;
     for (uint32_t i = 0; i < file->natoms; i++) {
         const struct kld_atom *from = &file->atoms[i];
-        if (!from->live || !(from->flags & KLD_ATOM_ALLOC) || from->kind != KLD_ATOM_BYTES)
+        if (!from->live || !(from->flags & KLD_ATOM_ALLOC) ||
+            kld_record_kind(from) != KLD_ATOM_BYTES)
             continue;
         const elf_rela *rels = from->edges;
         for (uint32_t k = 0; k < from->nedges; k++) {
@@ -374,7 +376,8 @@ static bool is_taken_locally(struct elf_relink *e, const struct kld_file *file,
 
 /* Whether all names that others may use of the atom are those of its start, as they were. */
 static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *file,
-                                const struct kld_atom *atom, const struct kld_state_atom *to)
+                                const struct kld_atom *atom, const struct kld_state_atom *to,
+                                bool had_jump)
 {
     const struct elf_object *obj = elf_object(file);
     for (uint32_t i = 0; i < file->nglobals; i++) {
@@ -383,8 +386,11 @@ static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *fil
             sym->index != obj->first_global + i || elf_is_dynamic_symbol(sym))
             continue;
         const struct kld_state_symbol *known = kld_relink_known(e->r, file->ids[i]);
-        if (sym->value || known->value != elf_entry_address(section_of(e, atom), to) ||
-            sym->type == KLD_TYPE_IFUNC)
+        /* What calls resolvers of ifuncs has been left at the jump, if there is one. */
+        bool same = sym->type != KLD_TYPE_IFUNC
+                        ? known->value == elf_entry_address(section_of(e, atom), to)
+                        : had_jump || known->place == elf_entry_address(section_of(e, atom), to);
+        if (elf_atom_address(atom, sym->value) != atom->addr || !same)
             return false;
     }
     return true;
@@ -407,26 +413,30 @@ static bool has_globals(struct elf_relink *e, const struct kld_file *file,
 enum { ISLAND = 16 }; /* bytes that are kept for a jump: all code has room for so many (slack.c) */
 
 /* to->entry is where the atom was, or where a jump to it is since it first moved. Decides whether there
- * is to be a jump, and gives back what is not in use any more. */
+ * is to be a jump, and gives back what is not in use any more of the code that was there. */
 static bool settle_entry(struct elf_relink *e, struct kld_relink_file *rf, uint32_t i,
                          const struct kld_state_atom *from)
 {
     struct kld_atom *a = &rf->file->atoms[i];
     struct kld_state_atom *to = &rf->atoms[i];
     const struct kld_section *s = section_of(e, a);
-    bool moved = from && from->live && from->kind == a->kind && to->addr != from->addr;
+    bool moved = from && from->live && from->kind == kld_record_kind(a) && to->addr != from->addr;
     if (!moved && !to->entry)
         return true;
     bool global = has_globals(e, rf->file, a);
     if (moved && global && !(a->flags & KLD_ATOM_EXEC))
         return refuse_room(e, a); /* data: nothing can lead from its old place to the new one */
     bool island = global && e->elf->arch->jump_size && from->capacity >= ISLAND &&
-                  is_entered_at_start(e, rf->file, a, to) && !is_taken_locally(e, rf->file, a);
+                  is_entered_at_start(e, rf->file, a, to, from->entry) &&
+                  !is_taken_locally(e, rf->file, a);
     if (!island)
         to->entry = 0;
-    if (from->entry && !island)
+    if (from->entry && !island) {
+        *kld_vec_push(&e->ctx->arena, &e->resolvers) =
+            (struct elf_moved_resolver){elf_entry_address(s, from), to->addr};
         kld_slots_give(e->r, s, elf_entry_address(s, from), ISLAND);
-    if (moved) {
+    }
+    if (moved && (a->flags & KLD_ATOM_EXEC)) {
         uint64_t keep = island && !from->entry ? ISLAND : 0;
         kld_slots_give(e->r, s, from->addr + keep, from->capacity - keep);
     }
@@ -445,7 +455,7 @@ static bool is_pinned(const struct elf_relink *e, const struct kld_symbol *sym)
     const struct kld_options *o = &e->ctx->options;
     const struct elf_state_record *known = kld_state_get(&e->r->st, KLD_T_FORMAT, 0, 1);
     struct kld_str name = kld_symbol_name(sym);
-    return known->has_assigns || sym->type == KLD_TYPE_IFUNC || sym->type == KLD_TYPE_TLS ||
+    return known->has_assigns || sym->type == KLD_TYPE_TLS ||
            kld_str_is(name, o->entry ? o->entry : "_start") || kld_str_is(name, o->init) ||
            kld_str_is(name, o->fini);
 }
@@ -472,10 +482,14 @@ static bool settle_symbol(struct elf_relink *e, struct kld_relink_file *rf, kld_
     bool dynamic = elf_is_dynamic_symbol(sym);
     uint64_t seen = is_plt(sym) ? known->value : entry && !dynamic ? entry : place;
     e->places[id] = place;
+    e->sizes[id] = elf_symbol_size(sym);
     if (place != known->place || sym->size != known->size)
         *kld_vec_push(&e->ctx->arena, &e->moved) = id;
     if (place != known->place && is_pinned(e, sym) && !entry)
         return refuse_move(e, sym);
+    if (place != known->place && sym->type == KLD_TYPE_IFUNC && !entry)
+        *kld_vec_push(&e->ctx->arena, &e->resolvers) =
+            (struct elf_moved_resolver){known->place, place};
     if (seen != place && !is_plt(sym)) { /* to all but the symbol table it is its jump */
         sym->section = e->ctx->sections.data[atom->section];
         sym->in_section = true;
@@ -508,8 +522,6 @@ bool elf_replace_atoms(struct elf_relink *e)
 {
     struct kld_session *ctx = e->ctx;
     size_t n = e->r->files.len;
-    if (e->elf->arch->plan_cuts)
-        return kld_relink_refuse(e->r, KLD_WHY_UNSUPPORTED, "programs for this CPU");
     uint32_t **match = KLD_NEW_ARRAY(&ctx->arena, uint32_t *, n);
     for (size_t f = 0; f < n; f++) {
         struct kld_relink_file *rf = &e->r->files.data[f];
@@ -517,13 +529,15 @@ bool elf_replace_atoms(struct elf_relink *e)
         find_live(e, rf, match[f]);
         rf->atoms = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_atom, rf->file->natoms);
     }
-    e->places = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
     if (!kld_remerge(e->r))
         return false;
     e->first_got = e->elf->got.len;
     e->first_plt_got = e->elf->plt_got.len;
-    for (size_t f = 0; f < n; f++)
+    for (size_t f = 0; f < n; f++) {
         ctx->format->scan(ctx, e->worker, e->r->files.data[f].file);
+        if (!kld_has_failed(ctx))
+            elf_shrink_file(ctx, e->worker, elf_object(e->r->files.data[f].file));
+    }
     if (kld_has_failed(ctx)) {
         kld_checkpoint(ctx);
         return false;

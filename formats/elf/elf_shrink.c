@@ -68,8 +68,7 @@ struct rounds {
     _Atomic bool changed;
 };
 
-static void plan_file(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
-                      struct rounds *r)
+static void plan_file(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj)
 {
     struct elf_shrunk **last = &obj->shrunk;
     for (uint32_t i = 0; i < obj->base.natoms; i++) {
@@ -81,8 +80,6 @@ static void plan_file(struct kld_session *ctx, struct kld_worker *worker, struct
         if (*last)
             last = &(*last)->next;
     }
-    if (obj->shrunk)
-        atomic_store_explicit(&r->changed, true, memory_order_relaxed);
 }
 
 static void look_at(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
@@ -91,23 +88,19 @@ static void look_at(struct kld_session *ctx, struct kld_worker *worker, void *ar
     struct elf_object *obj = elf_object(ctx->files[i]);
     if (obj->base.kind != KLD_FILE_OBJECT)
         return;
-    if (r->first) {
-        plan_file(ctx, worker, obj, r);
-        return;
-    }
     bool changed = false;
-    for (struct elf_shrunk *s = obj->shrunk; s; s = s->next)
+    if (r->first) {
+        plan_file(ctx, worker, obj);
+        changed = obj->shrunk;
+    }
+    for (struct elf_shrunk *s = r->first ? NULL : obj->shrunk; s; s = s->next)
         changed |= elf_state(ctx)->arch->check_cuts(ctx, obj, s, r->slack);
     if (changed)
         atomic_store_explicit(&r->changed, true, memory_order_relaxed);
 }
 
-static void set_sizes(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+static void set_sizes_of(struct kld_session *ctx, struct elf_object *obj)
 {
-    (void)worker, (void)arg;
-    struct elf_object *obj = elf_object(ctx->files[i]);
-    if (obj->base.kind != KLD_FILE_OBJECT)
-        return;
     for (struct elf_shrunk *s = obj->shrunk; s; s = s->next) {
         uint32_t removed = 0;
         for (uint32_t k = 0; k < s->ncuts; k++) {
@@ -122,6 +115,13 @@ static void set_sizes(struct kld_session *ctx, struct kld_worker *worker, void *
     }
 }
 
+static void set_sizes(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+{
+    (void)worker, (void)arg;
+    if (ctx->files[i]->kind == KLD_FILE_OBJECT)
+        set_sizes_of(ctx, elf_object(ctx->files[i]));
+}
+
 bool elf_shrink(struct kld_session *ctx, int round)
 {
     if (!elf_state(ctx)->arch->plan_cuts || elf_state(ctx)->is_relocatable)
@@ -132,4 +132,12 @@ bool elf_shrink(struct kld_session *ctx, int round)
         return false;
     kld_parallel_for(ctx, ctx->nfiles, 16, set_sizes, NULL);
     return true;
+}
+
+void elf_shrink_file(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj)
+{
+    if (!elf_state(ctx)->arch->plan_cuts)
+        return;
+    plan_file(ctx, worker, obj);
+    set_sizes_of(ctx, obj);
 }

@@ -44,4 +44,7 @@ void elf_shrunk_copy(const struct kld_atom *atom, uint8_t *out);
  * changed and addresses have to be given once more. Ends, for nothing is cut after the first round. */
 bool elf_shrink(struct kld_session *ctx, int round);
 
+/* The same for one file, at once: with slack, when no cut depends on an address. */
+void elf_shrink_file(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj);
+
 #endif

@@ -92,6 +92,9 @@ struct walk {
     uint64_t names_at; /* offset of the part in .strtab */
     uint32_t count;
     uint64_t size; /* of names */
+    /* The last mapping symbol's name, in the input, and where it is: most of a file have one. */
+    const char *mapping;
+    uint64_t mapping_at;
 };
 
 /* ---- one symbol ---- */
@@ -111,10 +114,17 @@ static void set_section(struct walk *w, elf_sym *out, uint32_t number)
 static bool put(struct walk *w, struct kld_str name, elf_sym **out, elf_sym *scratch)
 {
     uint64_t at = w->size;
-    if (name.len)
+    if (name.len && name.ptr == w->mapping) {
+        at = w->mapping_at;
+    } else if (name.len) {
         w->size += name.len + 1;
-    if (w->names && name.len)
-        memcpy(w->names + at, name.ptr, name.len);
+        if (w->names)
+            memcpy(w->names + at, name.ptr, name.len);
+    }
+    if (name.len && *name.ptr == '$') {
+        w->mapping = name.ptr;
+        w->mapping_at = at;
+    }
     *out = w->syms ? &w->syms[w->count] : scratch;
     if (!w->syms && !w->indices)
         return false;
@@ -1108,6 +1118,19 @@ bool elf_symtab_again(struct kld_session *ctx, uint32_t f, const struct elf_symt
     while (w.count < old->capacity)
         put_file_name(&w, (struct kld_str){0});
     return true;
+}
+
+struct kld_str elf_symtab_global(struct kld_session *ctx, kld_symid id, elf_sym *out, char *buffer,
+                                 size_t size)
+{
+    const struct kld_symbol *sym = &ctx->symbols[id];
+    struct walk w = {.ctx = ctx, .table = get_table(ctx), .syms = out};
+    struct kld_str name = versioned_name(sym, buffer, size);
+    if (sym->file && sym->file->kind == KLD_FILE_OBJECT && !sym->synthetic && is_definition(sym))
+        name = global_name(elf_object(sym->file), sym->index - elf_object(sym->file)->first_global);
+    memset(out, 0, sizeof(*out));
+    put_global(&w, id, name);
+    return name;
 }
 
 /* ---- growing ---- */

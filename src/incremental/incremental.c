@@ -3,6 +3,7 @@
 #include "src/incremental/record.h"
 #include "src/incremental/relink.h"
 #include "src/incremental/store.h"
+#include "src/incremental/verify.h"
 #include "src/undefined.h"
 
 static const char *slug_of(enum kld_reason reason)
@@ -20,8 +21,7 @@ static const char *slug_of(enum kld_reason reason)
 
 /* ---- modes ---- */
 
-/* What cannot be patched, as the option that asks for it; or NULL. */
-static const char *unpatchable(const struct kld_session *ctx)
+const char *kld_incremental_unpatchable(const struct kld_session *ctx)
 {
     const struct kld_options *o = &ctx->options;
     if (o->kind == KLD_KIND_RELOCATABLE)
@@ -198,7 +198,7 @@ bool kld_incremental_begin(struct kld_session *ctx)
     if (ctx->options.incremental == KLD_INCREMENTAL_OFF)
         return false;
     struct kld_relink *r = KLD_NEW(&ctx->arena, struct kld_relink);
-    const char *mode = unpatchable(ctx);
+    const char *mode = kld_incremental_unpatchable(ctx);
     if (mode) {
         r->link = ctx;
         kld_relink_refuse(r, KLD_WHY_MODE, "the output of a link with %s cannot be patched", mode);
@@ -261,6 +261,8 @@ void kld_incremental_close(struct kld_session *ctx)
     if (inc->tried)
         kld_update_close(ctx, &inc->tried->update);
     inc->store.close(inc->store.context);
+    if (inc->verify)
+        kld_update_close(ctx, &inc->verify->output);
     if (inc->relink)
         kld_free(inc->relink);
     ctx->incremental = NULL;

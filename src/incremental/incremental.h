@@ -19,7 +19,11 @@ struct kld_incremental {
     uint64_t options[2], items[2];      /* hashes, before scripts add to them */
     bool planned;                       /* the output can be patched, and is not yet */
     bool fell_back;
+    struct kld_verify *verify; /* --incremental-verify */
 };
+
+/* The option that asks for what cannot be patched, or NULL. */
+const char *kld_incremental_unpatchable(const struct kld_session *ctx);
 
 /* First of all: whether the mode can be patched (session.slack), and if there is a state, whether
  * the output can. True: nothing else need be done than to patch it. */

@@ -336,7 +336,8 @@ static void record_capacities(struct kld_session *ctx, struct kld_worker *w, voi
         const struct kld_atom *a = s->atoms.data[k];
         if (a->file->kind != KLD_FILE_OBJECT)
             continue;
-        uint64_t end = s->addr + (a->addr - s->addr < s->used ? s->used : s->size);
+        /* One of no bytes may be where the pool begins, which is not its. */
+        uint64_t end = s->addr + (a->addr - s->addr <= s->used ? s->used : s->size);
         uint64_t next = k + 1 < s->atoms.len ? KLD_MIN(s->atoms.data[k + 1]->addr, end) : end;
         uint64_t capacity = next - a->addr;
         r->records[a->file->index].atoms[a - a->file->atoms].capacity =
@@ -381,7 +382,7 @@ static void record_atoms(struct recorder *r, const struct kld_file *file,
         out[i].addr = a->addr;
         out[i].size = (uint32_t)a->size;
         out[i].section = (uint16_t)a->section;
-        out[i].kind = a->kind;
+        out[i].kind = kld_record_kind(a);
         out[i].flags = a->flags;
         out[i].p2align = a->p2align;
         out[i].live = a->live;

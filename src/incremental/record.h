@@ -32,6 +32,12 @@ struct kld_state_atom {
     uint8_t kind, flags, p2align, live, unused[2];
 };
 
+/* kld_state_atom.kind: whether there was padding to take out is no matter. */
+static inline uint8_t kld_record_kind(const struct kld_atom *atom)
+{
+    return atom->kind == KLD_ATOM_SHRUNK ? KLD_ATOM_BYTES : atom->kind;
+}
+
 /* Equal hashes of two names in a file make patches larger, not wrong. */
 static inline uint32_t kld_record_name(struct kld_str name)
 {

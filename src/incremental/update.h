@@ -95,6 +95,10 @@ enum kld_update_problem kld_update_open(struct kld_session *ctx, const char *pat
 enum kld_update_problem kld_update_open_copy(struct kld_session *ctx, const char *path,
                                              struct kld_update *u);
 
+/* To look at it only: start must not follow. */
+enum kld_update_problem kld_update_look(struct kld_session *ctx, const char *path,
+                                        struct kld_update *u);
+
 /* An output in memory, which the session keeps. It always opens. */
 void kld_update_open_memory(struct kld_update *u, uint8_t *memory, uint64_t size);
 /* Nothing tells two of the same size apart but their contents. */

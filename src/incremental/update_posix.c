@@ -210,6 +210,18 @@ static enum kld_update_problem open_output(struct kld_session *ctx, const char *
     return problem;
 }
 
+enum kld_update_problem kld_update_look(struct kld_session *ctx, const char *path,
+                                        struct kld_update *u)
+{
+    *u = (struct kld_update){.fd = -1, .copy = true, .path = kld_io_follow(ctx, path)};
+    enum kld_update_problem problem = open_regular(u, O_RDONLY);
+    if (problem == KLD_UPDATE_OK && !map(u))
+        problem = KLD_UPDATE_MISSING;
+    if (problem != KLD_UPDATE_OK)
+        kld_update_close(ctx, u);
+    return problem;
+}
+
 enum kld_update_problem kld_update_open(struct kld_session *ctx, const char *path,
                                         struct kld_update *u)
 {
