@@ -297,7 +297,8 @@ void kld_forget_errors(struct kld_session *ctx)
     struct kld_diagnostics *diag = &ctx->diag;
     diag->errors = diag->warnings = 0;
     diag->shown = 0;
-    diag->truncated = diag->internal = false;
+    diag->truncated = false;
+    diag->internal = false;
 }
 
 void kld_print(struct kld_session *ctx, const char *text, size_t length)

@@ -230,7 +230,7 @@ uint64_t kld_builder_add(struct kld_state_builder *b, const void *data, uint64_t
     uint64_t at = kld_align_up(b->heap.len, 8), end = at + KLD_MAX(size, capacity);
     if (end > b->heap.cap) {
         size_t cap = KLD_MAX(2 * b->heap.cap, end + 4096);
-        uint8_t *data_of = KLD_NEW_ARRAY(&b->ctx->arena, uint8_t, cap);
+        uint8_t *data_of = kld_arena_alloc(&b->ctx->arena, cap, 8); /* records are in it */
         if (b->heap.len)
             memcpy(data_of, b->heap.data, b->heap.len);
         b->heap.data = data_of;
