@@ -786,7 +786,7 @@ static void check_global(struct kld_verify *v, kld_symid id)
     if (!out)
         return;
     struct kld_str name = elf_symtab_global(ctx, id, (elf_sym *)&wanted, buffer, sizeof(buffer));
-    if (sym->in_section && wanted.st_value == known->value)
+    if (v->moved[id] && wanted.st_value == sym->section->addr + sym->value)
         wanted.st_value = v->places[id];
     memcpy(&found, out, sizeof(found));
     check_name(v, sym, name, found.st_name);
