@@ -285,7 +285,7 @@ static void match_atom(struct kld_verify *v, struct kld_atom *a, const struct kl
         what = "kind";
     else if (s->flags != a->flags)
         what = "flags";
-    else if (a->kind != KLD_ATOM_RECORDS && s->size != a->size)
+    else if (a->kind == KLD_ATOM_PIECES && s->size != a->size)
         what = "size";
     else if (a->kind != KLD_ATOM_RECORDS && s->p2align != a->p2align)
         what = "alignment";
@@ -532,16 +532,14 @@ static void check_symbols(struct kld_verify *v)
 static uint8_t *compose(struct kld_session *ctx, struct kld_worker *w, const struct kld_atom *a)
 {
     uint8_t *out = kld_worker_buffer(w, a->size);
-    if (a->kind == KLD_ATOM_RECORDS || !a->data)
+    if (a->kind == KLD_ATOM_BYTES && a->data)
+        memcpy(out, a->data, a->size);
+    else
         memset(out, 0, a->size);
-    if (a->kind == KLD_ATOM_RECORDS) {
+    if (a->kind == KLD_ATOM_RECORDS)
         ctx->format->write_records(ctx, w, a, out);
-    } else {
-        if (a->data)
-            memcpy(out, a->data, a->size);
-        if (a->nedges)
-            ctx->format->apply(ctx, w, a, out);
-    }
+    else if (a->nedges)
+        ctx->format->apply(ctx, w, a, out);
     return out;
 }
 
@@ -580,7 +578,7 @@ static void settle_file(struct kld_session *ctx, struct kld_worker *w, void *arg
     struct kld_verify *v = arg;
     struct kld_file *file = ctx->files[f];
     for (uint32_t i = 0; i < file->natoms && kld_contents_is_open(v, file); i++)
-        if (has_bytes(v, &file->atoms[i]) && file->atoms[i].kind == KLD_ATOM_BYTES)
+        if (has_bytes(v, &file->atoms[i]) && file->atoms[i].kind != KLD_ATOM_RECORDS)
             settle_atom(v, w, &file->atoms[i]);
 }
 
