@@ -564,11 +564,12 @@ static void settle_atom(struct kld_verify *v, struct kld_worker *w, const struct
         again = false;
         if (memcmp(out, bytes, a->size) == 0)
             return;
-        for (uint32_t i = 0; i < a->nedges; i++) {
+        /* One at a time: two fields may refer to the same piece. */
+        for (uint32_t i = 0; i < a->nedges && !again; i++) {
             struct kld_field f;
             if (v->ctx->format->updater->verify->field(v, a, i, &f) && f.pieces &&
                 memcmp(out + f.start, bytes + f.start, f.end - f.start) != 0)
-                again |= kld_contents_next(v, f.pieces, f.offset);
+                again = kld_contents_next(v, f.pieces, f.offset);
         }
     }
 }
