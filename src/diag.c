@@ -292,6 +292,15 @@ bool kld_has_failed(struct kld_session *ctx)
     return atomic_load_explicit(&ctx->diag.errors, memory_order_relaxed) != 0;
 }
 
+void kld_forget_errors(struct kld_session *ctx)
+{
+    struct kld_diagnostics *diag = &ctx->diag;
+    diag->errors = diag->warnings = 0;
+    diag->shown = 0;
+    diag->truncated = false;
+    diag->internal = false;
+}
+
 void kld_print(struct kld_session *ctx, const char *text, size_t length)
 {
     if (ctx->host.print && length)

@@ -37,6 +37,8 @@ void kld_note(struct kld_session *ctx, const char *id, const struct kld_where *w
               const char *format, ...) KLD_PRINTF(4, 5);
 
 /* A defect of kld: reported like an error; kld_link then returns KLD_INTERNAL. */
+/* What was reported so far does not count any more. */
+void kld_forget_errors(struct kld_session *ctx);
 void kld_internal_error(struct kld_session *ctx, const struct kld_where *where, const char *format,
                         ...) KLD_PRINTF(3, 4);
 

@@ -272,7 +272,8 @@ size_t kld_io_known(struct kld_session *ctx, struct kld_io_known **list)
     *list = KLD_NEW_ARRAY(&ctx->arena, struct kld_io_known, count);
     for (size_t i = 0; i < BUCKETS; i++)
         for (struct input_file *f = ctx->io->buckets[i]; f; f = f->next)
-            (*list)[n++] = (struct kld_io_known){f->path, f->bytes, f->id, false};
+            (*list)[n++] = (struct kld_io_known){
+                .path = f->path, .bytes = f->bytes, .id = f->id, .by_content = f->of_host};
     for (struct input_file *f = ctx->io->absent; f; f = f->next)
         (*list)[n++] = (struct kld_io_known){.path = f->path, .absent = true};
     if (count)

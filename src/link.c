@@ -6,6 +6,7 @@
 #include "src/gc.h"
 #include "src/icf.h"
 #include "src/incremental/incremental.h"
+#include "src/incremental/verify.h"
 #include "src/layout.h"
 #include "src/mapfile.h"
 #include "src/merge.h"
@@ -27,7 +28,7 @@ static void load(struct kld_session *ctx)
 
 static void resolve(struct kld_session *ctx)
 {
-    kld_resolve(ctx);
+    kld_resolve_names(ctx);
     kld_report_traced_symbols(ctx);
 }
 
@@ -103,7 +104,8 @@ static bool pass(struct kld_session *ctx, const char *name, void (*run)(struct k
     return kld_checkpoint(ctx);
 }
 
-static bool run_passes(struct kld_session *ctx)
+/* All that can be known of the program before anything is made of it. */
+static bool front(struct kld_session *ctx)
 {
     return kld_checkpoint(ctx) && /* an option may have been wrong */
 
@@ -118,19 +120,40 @@ static bool run_passes(struct kld_session *ctx)
            /* Mergeable sections are pieces of generated atoms: the live set is final. */
            pass(ctx, "merge", kld_merge) &&
            /* Symbols carry what they need: GOT, PLT, copies, dynamic relocations. */
+           pass(ctx, "scan", scan);
+}
+
+static bool back(struct kld_session *ctx)
+{
+    return
+        /* Needs have become atoms; all of the format's tables are there: no new symbols. */
+        pass(ctx, "synth", synth) &&
+        /* Sections hold their atoms in order and are themselves in the order of the output. */
+        pass(ctx, "place", place) &&
+        /* Every section, atom and symbol has its address; the file has its size. */
+        pass(ctx, "layout", layout) &&
+        /* The tables that are made of addresses have their contents. */
+        pass(ctx, "finish", finish) &&
+        /* All bytes are in the output, relocated, with the build id of what they are. */
+        pass(ctx, "write", write_output) &&
+        /* The files that describe the output are there: map, dependencies. */
+        pass(ctx, "describe", describe);
+}
+
+/* --incremental-verify: the same, as far as there are no addresses. Those are the state's, and what has to
+ * be there is compared with what is. */
+static bool run_verify(struct kld_session *ctx)
+{
+    return kld_checkpoint(ctx) &&
+           /* The state and the output are open, and belong together. */
+           pass(ctx, "open", kld_verify_open) && pass(ctx, "load", load) &&
+           pass(ctx, "resolve", resolve) && pass(ctx, "gc", kld_gc) &&
+           /* The state is of these files and sections; the live set is the output's. */
+           pass(ctx, "files", kld_verify_files) && pass(ctx, "merge", kld_merge) &&
            pass(ctx, "scan", scan) &&
-           /* Needs have become atoms; all of the format's tables are there: no new symbols. */
-           pass(ctx, "synth", synth) &&
-           /* Sections hold their atoms in order and are themselves in the order of the output. */
-           pass(ctx, "place", place) &&
-           /* Every section, atom and symbol has its address; the file has its size. */
-           pass(ctx, "layout", layout) &&
-           /* The tables that are made of addresses have their contents. */
-           pass(ctx, "finish", finish) &&
-           /* All bytes are in the output, relocated, with the build id of what they are. */
-           pass(ctx, "write", write_output) &&
-           /* The files that describe the output are there: map, dependencies. */
-           pass(ctx, "describe", describe);
+           /* Symbols need what the output has for them. */
+           pass(ctx, "needs", kld_verify_needs) && pass(ctx, "synth", synth) &&
+           pass(ctx, "verify", kld_verify);
 }
 
 static void record(struct kld_session *ctx)
@@ -138,20 +161,47 @@ static void record(struct kld_session *ctx)
     kld_incremental_end(ctx);
 }
 
-bool kld_link_passes(struct kld_session *ctx)
+static void end(struct kld_session *ctx)
+{
+    kld_report_statistics(ctx);
+    kld_incremental_close(ctx);
+}
+
+bool kld_resolve_passes(struct kld_session *ctx)
 {
     kld_pool_init(ctx, (unsigned)KLD_MIN(ctx->options.threads, UINT32_MAX));
     kld_io_init(ctx);
     kld_undefined_init(ctx);
+    if (ctx->options.incremental_verify) {
+        bool right = run_verify(ctx);
+        kld_incremental_close(ctx);
+        return right;
+    }
     /* With --incremental, the output of the last link may be all but right. */
-    bool patched = kld_checkpoint(ctx) && kld_incremental_begin(ctx);
-    bool done = patched || run_passes(ctx);
+    if ((kld_checkpoint(ctx) && kld_incremental_begin(ctx)) || front(ctx))
+        return true;
     kld_reproduce(ctx); /* a link that failed, too */
-    /* The output has its name, if all went well. */
-    if (!patched)
+    kld_checkpoint(ctx);
+    end(ctx);
+    return false;
+}
+
+bool kld_emit_passes(struct kld_session *ctx)
+{
+    if (ctx->options.incremental_verify)
+        return true; /* that was all */
+    bool planned = kld_incremental_is_planned(ctx);
+    bool done = planned && kld_incremental_patch(ctx);
+    if (done) {
+        kld_reproduce(ctx);
+    } else {
+        kld_output_abandon(ctx, &ctx->output); /* of the last link, in memory */
+        done = (!planned || front(ctx)) && back(ctx);
+        kld_reproduce(ctx);
+        /* The output has its name, if all went well. */
         done = kld_checkpoint(ctx) && done && pass(ctx, "commit", commit) &&
                pass(ctx, "record", record);
-    kld_report_statistics(ctx);
-    kld_incremental_close(ctx);
+    }
+    end(ctx);
     return done;
 }

@@ -4,8 +4,10 @@
 
 #include "src/base.h"
 
-/* Everything from inputs and options to the finished output. False if an error was raised; the
- * caller then abandons the output. Out of memory unwinds to session.oom. */
-bool kld_link_passes(struct kld_session *ctx);
+/* Everything from inputs and options to the finished output, in two steps: what can be known before
+ * anything is written, and the rest. False if an error was raised; the caller then abandons the
+ * output. Out of memory unwinds to session.oom. */
+bool kld_resolve_passes(struct kld_session *ctx);
+bool kld_emit_passes(struct kld_session *ctx);
 
 #endif

@@ -8,10 +8,12 @@
 #include "src/graph.h"
 
 struct kld_arch_ops;
+struct kld_content;
 struct kld_relink;
 struct kld_slack_rule;
 struct kld_state_builder;
 struct kld_state_chunk;
+struct kld_verify_ops;
 /* gc: keeps an atom. From any thread, with its own worker. */
 typedef void kld_mark(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom);
 
@@ -76,6 +78,9 @@ struct kld_updater_ops {
     bool (*hash_chunk)(struct kld_relink *r, const struct kld_state_chunk *chunk, uint64_t hash[2]);
     /* Queues what depends on the hashes. */
     bool (*seal)(struct kld_relink *r);
+
+    /* --incremental-verify: incremental/verify.h. */
+    const struct kld_verify_ops *verify;
 };
 
 struct kld_format_ops {
@@ -171,6 +176,9 @@ struct kld_format_ops {
     /* The bytes are written, all but what depends on them (build id). hashes: one 16-byte hash
      * a chunk, in file order, `size` bytes in all. */
     void (*seal)(struct kld_session *ctx, const uint8_t *hashes, size_t size);
+
+    /* Optional. Writes a parsed object in canonical form (content.h). Reports what is malformed. */
+    void (*describe)(struct kld_session *ctx, const struct kld_file *file, struct kld_content *to);
 
     /* Optional. Local symbol number i of a file; false: there are no more. */
     bool (*local)(const struct kld_file *file, uint32_t i, struct kld_local *out);

@@ -88,7 +88,6 @@ static void *thread_main(void *arg)
 
 static void start_threads(struct kld_pool *pool)
 {
-    struct kld_session *ctx = pool->ctx;
     unsigned wanted = pool->size;
     if (wanted > 1)
         wanted = 1 + kld_jobserver_take(pool->jobs, wanted - 1);
@@ -104,7 +103,6 @@ static void start_threads(struct kld_pool *pool)
     pool->started = 1;
     while (pool->started < wanted) {
         unsigned i = pool->started;
-        kld_arena_init(&pool->workers[i].arena, &ctx->alloc, &pool->workers[i].oom);
         /* No more threads to be had: then with those that there are. */
         if (pthread_create(&pool->threads[i], has_attr ? &attr : NULL, thread_main,
                            &pool->workers[i]) != 0)
@@ -269,7 +267,7 @@ void kld_pool_init(struct kld_session *ctx, unsigned threads)
 void kld_pool_stop(struct kld_session *ctx)
 {
     struct kld_pool *pool = ctx->pool;
-    if (!pool || pool->stop)
+    if (!pool)
         return;
     pthread_mutex_lock(&pool->lock);
     pool->stop = true;
@@ -277,7 +275,8 @@ void kld_pool_stop(struct kld_session *ctx)
     pthread_mutex_unlock(&pool->lock);
     for (unsigned i = 1; i < pool->started; i++)
         pthread_join(pool->threads[i], NULL);
-    pool->started = 1;
+    pool->started = 0;
+    pool->stop = false;
     kld_jobserver_keep(pool->jobs, 0);
 }
 

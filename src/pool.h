@@ -40,7 +40,8 @@ struct kld_arena *kld_pool_arena(struct kld_session *ctx);
 
 /* threads: 0 means one for each core that the process may use. */
 void kld_pool_init(struct kld_session *ctx, unsigned threads);
-/* Ends the threads and returns the job tokens; what they have allocated stays. */
+/* Ends the threads and returns the job tokens; what they have allocated stays. A loop that is worth it
+ * starts them again. */
 void kld_pool_stop(struct kld_session *ctx);
 /* The same, and frees what the threads have allocated. */
 void kld_pool_free(struct kld_session *ctx);

@@ -166,7 +166,7 @@ static void bind_file(struct kld_session *ctx, struct kld_worker *w, void *arg, 
     ctx->format->bind(ctx, w, ctx->files[i]);
 }
 
-void kld_resolve(struct kld_session *ctx)
+void kld_resolve_names(struct kld_session *ctx)
 {
     struct kld_resolver *r = ctx->resolver;
     size_t n = ctx->nfiles;

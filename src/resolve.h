@@ -11,7 +11,7 @@ void kld_load(struct kld_session *ctx);
 
 /* resolve.c: elects COMDAT groups, picks a definition for every name, makes atoms. Afterwards
  * every symbol is final but for what synth adds. */
-void kld_resolve(struct kld_session *ctx);
+void kld_resolve_names(struct kld_session *ctx);
 
 /* The id of a name, made if there is none yet; during load, from the session's own thread. */
 kld_symid kld_name_intern(struct kld_session *ctx, struct kld_str name);

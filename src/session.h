@@ -15,6 +15,7 @@ struct kld_input_item {
     const char *name;
     struct kld_bytes bytes; /* ptr NULL: a file */
     unsigned flags;         /* KLD_INPUT_* */
+    kld_input_handle handle;
 };
 
 struct kld_expr;
@@ -74,30 +75,46 @@ struct kld_memory_block {
 
 /* What the host said of incremental links, and what it is told of this one. */
 struct kld_state_io {
-    kld_state_store store; /* size 0: not chosen yet; see kld_store */
-    bool of_host;
+    kld_state_store store;                /* size 0: not chosen yet; see kld_store */
+    bool of_host, in_memory;              /* the host chose it: for all links, not for this one */
+    bool asked_for;                       /* by the last link's options */
     struct kld_memory_block kept, opened; /* the store in memory, and what the link sees of it */
     struct kld_memory_block serialized;   /* what kld_serialize_state read from another store */
     kld_outcome outcome;                  /* NONE until the end means FULL, if it went well */
     const char *reason;                   /* why it fell back: "12 new-global: ..." */
 };
 
+/* Where a session stands. */
+enum kld_phase {
+    KLD_PHASE_ASKING,   /* no link yet, or the last one has been dropped */
+    KLD_PHASE_RUNNING,  /* in a link: whoever calls now is a callback */
+    KLD_PHASE_RESOLVED, /* between kld_resolve and kld_emit */
+    KLD_PHASE_DONE,     /* the graph of the last link is still there, but nobody needs it */
+};
+
 struct kld_session {
+    /* What stays from one link to the next: what the host asks for, and where it is told. */
     kld_host host;
     struct kld_alloc alloc;
     jmp_buf oom;
-    struct kld_arena arena;   /* of the session's own thread */
-    struct kld_arena scratch; /* of the pass at hand, which frees it; likewise its own thread's */
-    bool used;                /* kld_link was called */
-    bool linked;              /* and succeeded */
+    enum kld_phase phase;
+    bool linked;              /* the last link has succeeded */
     bool no_memory;           /* it has run out: the session can only be freed */
-    struct kld_options options;
+    struct kld_arena request; /* of the next two */
+    struct kld_options asked;
+    KLD_VEC(struct kld_input_item) inputs; /* in the order of their handles */
+    kld_input_handle last_handle;
     struct kld_diagnostics diag;
+    struct kld_state_io state_io;
+    struct kld_output output;
+
+    /* One link: all from here on is dropped before the next one, which begins with zeros. */
+    struct kld_arena arena;     /* of the session's own thread */
+    struct kld_arena scratch;   /* of the pass at hand, which frees it; likewise its own thread's */
+    struct kld_options options; /* as asked; scripts add to them */
     struct kld_pool *pool;
     struct kld_io *io;
     struct kld_undefined *undefined; /* references to report: undefined.c */
-
-    KLD_VEC(struct kld_input_item) inputs;
 
     /* The target, once known. */
     const struct kld_format_ops *format;
@@ -133,8 +150,6 @@ struct kld_session {
     bool wants_hashes;  /* seal wants a hash of every chunk */
     bool slack;         /* the layout has room for edits: --incremental, in a mode that has it */
     struct kld_incremental *incremental; /* NULL without --incremental */
-    struct kld_state_io state_io;
-    struct kld_output output;
     KLD_VEC(struct kld_timing) timings;
 };
 

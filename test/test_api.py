@@ -41,6 +41,39 @@ void _start(void)
 }
 '''
 
+# What becomes of b.c, by folder.
+EDITS = {
+    'same': 'int b_value(int x) { return x; }',
+    'edited': 'int b_value(int x) { return x + 1; }',
+    'grown': '''int b_value(int x)
+                 {
+                     int rest = x;
+                     for (int i = 0; i < 7; i++)
+                         __asm__ volatile(".fill 100, 1, 0x90" : "+r"(rest));
+                     return rest + 2;
+                 }''',
+    'global': 'int b_value(int x) { return x + 3; } int more(void) { return 1; }',
+}
+
+# An object of which there are several versions: what is replaced, by name.
+CONTENT = r'''
+extern int one(int), two(int);
+static const char *const names[] = {"some", "names"};
+__attribute__((noinline)) static int local(int n) { return names[n & 1][n]; }
+int get(int n) { return local(n) + 10; }
+int sum(int n) { return one(n) + get(n); }
+int data[4] = {1, 2, 3, 4};
+int many[100];
+'''
+VERSIONS = {
+    'first': (),
+    'again': (),
+    'byte': ('+ 10', '+ 11'),
+    'call': ('one(n)', 'two(n)'),
+    'weak': ('int get', '__attribute__((weak)) int get'),
+    'hidden': ('int many', '__attribute__((visibility("hidden"))) int many'),
+}
+
 HELLO = r'''
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,6 +104,22 @@ def large(path):
     run(path, 'gcc', '-c', 'large.s')
 
 
+def content(path):
+    """The versions of CONTENT, each compiled under the same name; and one that is put together in
+    another way: its tables elsewhere, its symbols in another order."""
+    for name, words in VERSIONS.items():
+        folder = path / 'content' / name
+        folder.mkdir(parents=True)
+        text = CONTENT.replace(*words) if words else CONTENT
+        (folder / 'content.c').write_text(text)
+        run(folder, 'gcc', '-c', '-O1', '-fno-pic', '-fno-inline', '-ffunction-sections',
+            '-fdata-sections', '-o', f'../{name}.o', 'content.c')
+    run(path / 'content', 'objcopy', '--globalize-symbol=local', 'first.o', 'step.o')
+    run(path / 'content', 'objcopy', '--localize-symbol=local', 'step.o', 'other.o')
+    assert (path / 'content' / 'first.o').read_bytes() != \
+        (path / 'content' / 'other.o').read_bytes()
+
+
 @pytest.fixture(scope='session')
 def folder(tmp_path_factory):
     """Inputs, command lines, and what the command makes of them."""
@@ -83,12 +132,18 @@ def folder(tmp_path_factory):
     for name in 'a', 'b', 'c', 'bad', 'hello':
         run(path, 'gcc', '-c', '-O1', '-fno-pic', '-ffunction-sections' if name == 'hello'
             else '-fno-asynchronous-unwind-tables', f'{name}.c')
+    for name, text in EDITS.items():
+        (path / name).mkdir()
+        (path / name / 'b.c').write_text(text)
+        run(path / name, 'gcc', '-c', '-O1', '-fno-pic', '-fno-asynchronous-unwind-tables', 'b.c')
     run(path, 'ar', 'rcs', 'lib.a', 'b.o')
+    run(path, 'ar', 'rcs', 'lib2.a', 'edited/b.o')
     run(path, 'ar', 'rcs', 'twice.a', 'b.o', 'c.o')
     (path / 'bad.o').rename(path / 'full.o')
     # Only the function that refers to what is not there.
     run(path, 'objcopy', '--redefine-sym', 'b_value=other', 'full.o', 'bad.o')
     large(path)
+    content(path)
     static = [system_file(path, f) for f in ('crt1.o', 'crti.o', 'crtbeginT.o')]
     dynamic = [system_file(path, f) for f in ('crt1.o', 'crti.o', 'crtbegin.o')]
     end = [system_file(path, f) for f in ('crtend.o', 'crtn.o')]

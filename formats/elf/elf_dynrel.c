@@ -66,8 +66,10 @@ enum outcome { NOTHING, RELATIVE, RELR, SYMBOLIC, IRELATIVE };
 /* The address of an ifunc's resolver. */
 static uint64_t resolver_address(const struct kld_symbol *sym)
 {
-    if (sym->kind != KLD_SYM_DEFINED || sym->in_section)
+    if (sym->kind != KLD_SYM_DEFINED)
         return sym->value;
+    if (sym->in_section)
+        return sym->section->addr + sym->value;
     return elf_atom_address(elf_output_atom(sym->atom), sym->value);
 }
 

@@ -219,6 +219,7 @@ static inline struct elf_shared *elf_shared(const struct kld_file *file)
 void elf_parse(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
 void elf_parse_shared(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib);
 struct kld_str elf_name_at(const struct kld_file *file, uint32_t i);
+void elf_describe(struct kld_session *ctx, const struct kld_file *file, struct kld_content *to);
 void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
 void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
 /* enum kld_symbol_type of an STT_ number. */

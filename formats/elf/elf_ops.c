@@ -214,6 +214,7 @@ const struct kld_format_ops kld_format_elf = {
     .symbol_address = elf_symbol_address,
     .place_address = place_address,
     .atom_name = elf_atom_name,
+    .describe = elf_describe,
     .local = elf_local,
     .edges = elf_edges,
     .gc_roots = elf_gc_roots,

@@ -399,6 +399,26 @@ static bool patch_dynrels(struct elf_relink *e)
     return old && fill_entries(e, &d, unused, nfreed + nspare, nfreed);
 }
 
+/* IRELATIVE relocations hold the address of the resolver. */
+static bool patch_resolvers(struct elf_relink *e, enum elf_synth which)
+{
+    const struct kld_atom *atom = e->elf->synth[which];
+    const uint8_t *old = atom && e->resolvers.len ? read_synth(e, which) : NULL;
+    for (uint64_t i = 0; old && i < atom->size / 24; i++) {
+        if (ELF64_R_TYPE(kld_get64(old + 24 * i + 8)) != e->elf->arch->r_irelative)
+            continue;
+        for (size_t k = 0; k < e->resolvers.len; k++) {
+            if (kld_get64(old + 24 * i + 16) != e->resolvers.data[k].from)
+                continue;
+            uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, 8);
+            kld_put64(out, e->resolvers.data[k].to);
+            if (!write_synth(e, which, 24 * i + 16, out, 8))
+                return false;
+        }
+    }
+    return true;
+}
+
 /* ---- symbol tables ---- */
 
 /* The record in the output, copied. */
@@ -411,6 +431,16 @@ static Elf64_Sym *copy_symbol(struct elf_relink *e, const struct kld_section *s,
     if (old)
         memcpy(sym, old, sizeof(*sym));
     return sym;
+}
+
+/* Where the loader is to find the resolver of an ifunc. */
+static uint64_t moved_resolver(const struct elf_relink *e, uint64_t from, bool dynamic,
+                               kld_symid id)
+{
+    for (size_t i = 0; i < e->resolvers.len; i++)
+        if (e->resolvers.data[i].from == from)
+            return e->resolvers.data[i].to;
+    return dynamic ? e->places[id] : from;
 }
 
 /* .symtab says where the definition is, .dynsym where others are to see it. */
@@ -435,7 +465,9 @@ static bool patch_symbol(struct elf_relink *e, kld_symid id)
         const struct kld_section *s = section_of(e, dynsym);
         uint64_t start = dynsym->addr - s->addr;
         Elf64_Sym *out = copy_symbol(e, s, start, exported);
-        if (out->st_value == known->value)
+        if (sym->type == KLD_TYPE_IFUNC && out->st_value != known->value)
+            out->st_value = moved_resolver(e, out->st_value, elf_is_dynamic_symbol(sym), id);
+        else if (out->st_value == known->value)
             out->st_value = elf_symbol_address(e->ctx, sym);
         out->st_size = e->sizes[id];
         if (!kld_relink_write(e->r, s->offset + start + 24ull * exported, (uint8_t *)out,
@@ -724,8 +756,9 @@ bool elf_patch(struct elf_relink *e)
     prepare_referrers(e);
     struct elf_symtab_locals *locals =
         KLD_NEW_ARRAY(&e->ctx->arena, struct elf_symtab_locals, e->r->files.len);
-    bool done = patch_files(e) && write_new_slots(e) && patch_dynrels(e) && patch_eh_hdr(e) &&
-                patch_alignments(e);
+    bool done = patch_files(e) && write_new_slots(e) && patch_dynrels(e) &&
+                patch_resolvers(e, ELF_RELA_DYN) && patch_resolvers(e, ELF_RELA_PLT) &&
+                patch_eh_hdr(e) && patch_alignments(e);
     for (size_t i = 0; done && i < e->moved.len; i++)
         done = patch_symbol(e, e->moved.data[i]);
     for (size_t i = 0; done && i < e->seen.len; i++)

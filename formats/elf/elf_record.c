@@ -60,34 +60,47 @@ void elf_record(struct kld_session *ctx, struct kld_state_builder *b)
     kld_builder_table(b, KLD_T_AUX, elf->aux.data, used + SPARE_AUX, 0, sizeof(struct elf_aux));
 }
 
-bool elf_restore(struct kld_relink *r)
+/* The linker's own atom, at the place that it had. */
+static bool restore_atom(struct kld_session *ctx, struct kld_state *st, enum elf_synth which,
+                         const struct elf_state_record *from, struct kld_section *const *sections)
 {
-    struct kld_session *ctx = r->ctx;
     struct elf_link *elf = elf_state(ctx);
-    const struct elf_state_record *from = kld_state_get(&r->st, KLD_T_FORMAT, 0, 1);
-    if (r->st.header->tables[KLD_T_FORMAT].stride != sizeof(*from) ||
-        r->st.header->tables[KLD_T_AUX].stride != sizeof(struct elf_aux)) {
-        r->st.damaged = true;
+    uint64_t section = from->synth[which].section;
+    const struct kld_section *s =
+        section < kld_state_count(st, KLD_T_SECTIONS) ? sections[section] : NULL;
+    if (!from->synth[which].there)
+        return true;
+    if (!s) {
+        st->damaged = true;
         return false;
     }
-    for (int i = 0; i < ELF_SYNTH_COUNT; i++) {
-        if (!from->synth[i].there)
-            continue;
-        if (from->synth[i].section >= ctx->sections.len) {
-            r->st.damaged = true;
-            return false;
-        }
-        struct kld_atom *atom = KLD_NEW(&ctx->arena, struct kld_atom);
-        const struct kld_section *s = ctx->sections.data[from->synth[i].section];
-        *atom = (struct kld_atom){.file = ctx->internal,
-                                  .addr = from->synth[i].addr,
-                                  .size = from->synth[i].size,
-                                  .section = s->id,
-                                  .flags = s->flags & KLD_ATOM_ALLOC,
-                                  .kind = KLD_ATOM_GENERATED,
-                                  .live = 1};
-        elf->synth[i] = atom;
+    struct kld_atom *atom = elf->synth[which];
+    if (!atom) {
+        atom = elf->synth[which] = KLD_NEW(&ctx->arena, struct kld_atom);
+        atom->file = ctx->internal;
+        atom->flags = s->flags & KLD_ATOM_ALLOC;
+        atom->kind = KLD_ATOM_GENERATED;
+        atom->live = 1;
     }
+    atom->addr = from->synth[which].addr;
+    atom->size = from->synth[which].size;
+    atom->section = s->id;
+    return true;
+}
+
+bool elf_restore_link(struct kld_session *ctx, struct kld_state *st,
+                      struct kld_section *const *sections)
+{
+    struct elf_link *elf = elf_state(ctx);
+    const struct elf_state_record *from = kld_state_get(st, KLD_T_FORMAT, 0, 1);
+    if (st->header->tables[KLD_T_FORMAT].stride != sizeof(*from) ||
+        st->header->tables[KLD_T_AUX].stride != sizeof(struct elf_aux)) {
+        st->damaged = true;
+        return false;
+    }
+    for (int i = 0; i < ELF_SYNTH_COUNT; i++)
+        if (!restore_atom(ctx, st, (enum elf_synth)i, from, sections))
+            return false;
     elf->tls_start = from->tls_start;
     elf->tls_end = from->tls_end;
     elf->tls_align = from->tls_align;
@@ -112,7 +125,7 @@ bool elf_restore(struct kld_relink *r)
     elf->iplt.len = from->niplt;
     if (from->nplt_got > from->plt_got_capacity ||
         (uint64_t)from->plt_got_capacity * from->plt_got_size > from->synth[ELF_PLT_GOT].size) {
-        r->st.damaged = true;
+        st->damaged = true;
         return false;
     }
     elf->plt_got.data = KLD_NEW_ARRAY(&ctx->arena, struct kld_symbol *, from->plt_got_capacity);
@@ -123,11 +136,19 @@ bool elf_restore(struct kld_relink *r)
     elf->plt_addr = elf->synth[ELF_PLT] ? elf->synth[ELF_PLT]->addr : 0;
     elf->plt_got_addr = elf->synth[ELF_PLT_GOT] ? elf->synth[ELF_PLT_GOT]->addr : 0;
     elf->plt_sec_addr = elf->synth[ELF_PLT_SEC] ? elf->synth[ELF_PLT_SEC]->addr : 0;
-    if (from->naux > kld_state_count(&r->st, KLD_T_AUX))
-        r->st.damaged = true;
+    if (from->naux > kld_state_count(st, KLD_T_AUX))
+        st->damaged = true;
+    return !st->damaged;
+}
+
+bool elf_restore(struct kld_relink *r)
+{
+    if (!elf_restore_link(r->ctx, &r->st, r->ctx->sections.data))
+        return false;
+    const struct elf_state_record *from = kld_state_get(&r->st, KLD_T_FORMAT, 0, 1);
     if (from->has_islands)
         return kld_relink_refuse(r, KLD_WHY_UNSUPPORTED, "the program has islands for branches");
-    return !r->st.damaged;
+    return true;
 }
 
 /* ---- a file ---- */

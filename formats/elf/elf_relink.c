@@ -398,6 +398,8 @@ bool elf_relink(struct kld_relink *r)
     e->worker = kld_pool_worker(ctx, 0);
     e->old_classes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, n);
     e->new_classes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, n);
+    e->places = KLD_NEW_ARRAY(&ctx->arena, uint64_t, n);
+    e->sizes = KLD_NEW_ARRAY(&ctx->arena, uint64_t, n);
     e->shifted = KLD_NEW_ARRAY(&ctx->arena, uint8_t, n / 8 + 1);
     *kld_vec_push(&ctx->arena, &e->aux_numbers) = 0;
     for (size_t i = 0; i < r->files.len; i++)

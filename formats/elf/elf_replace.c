@@ -377,7 +377,8 @@ static bool is_taken_locally(struct elf_relink *e, const struct kld_file *file,
 /* Whether all names that others may use of the atom are those of its start, as they were; and it keeps
  * to the base calling convention, which leaves registers to a jump. */
 static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *file,
-                                const struct kld_atom *atom, const struct kld_state_atom *to)
+                                const struct kld_atom *atom, const struct kld_state_atom *to,
+                                bool had_jump)
 {
     const struct elf_object *obj = elf_object(file);
     for (uint32_t i = 0; i < file->nglobals; i++) {
@@ -386,9 +387,11 @@ static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *fil
             sym->index != obj->first_global + i || elf_is_dynamic_symbol(sym))
             continue;
         const struct kld_state_symbol *known = kld_relink_known(e->r, file->ids[i]);
-        if (elf_atom_address(atom, sym->value) != atom->addr ||
-            known->value != elf_entry_address(section_of(e, atom), to) ||
-            sym->type == KLD_TYPE_IFUNC ||
+        /* What calls resolvers of ifuncs has been left at the jump, if there is one. */
+        bool same = sym->type != KLD_TYPE_IFUNC
+                        ? known->value == elf_entry_address(section_of(e, atom), to)
+                        : had_jump || known->place == elf_entry_address(section_of(e, atom), to);
+        if (elf_atom_address(atom, sym->value) != atom->addr || !same ||
             (atomic_load(&sym->other) & e->elf->arch->st_other_variant))
             return false;
     }
@@ -426,11 +429,15 @@ static bool settle_entry(struct elf_relink *e, struct kld_relink_file *rf, uint3
     if (moved && global && !(a->flags & KLD_ATOM_EXEC))
         return refuse_room(e, a); /* data: nothing can lead from its old place to the new one */
     bool island = global && e->elf->arch->jump_size && from->capacity >= ISLAND &&
-                  is_entered_at_start(e, rf->file, a, to) && !is_taken_locally(e, rf->file, a);
+                  is_entered_at_start(e, rf->file, a, to, from->entry) &&
+                  !is_taken_locally(e, rf->file, a);
     if (!island)
         to->entry = 0;
-    if (from->entry && !island)
+    if (from->entry && !island) {
+        *kld_vec_push(&e->ctx->arena, &e->resolvers) =
+            (struct elf_moved_resolver){elf_entry_address(s, from), to->addr};
         kld_slots_give(e->r, s, elf_entry_address(s, from), ISLAND);
+    }
     if (moved && (a->flags & KLD_ATOM_EXEC)) {
         uint64_t keep = island && !from->entry ? ISLAND : 0;
         kld_slots_give(e->r, s, from->addr + keep, from->capacity - keep);
@@ -450,7 +457,7 @@ static bool is_pinned(const struct elf_relink *e, const struct kld_symbol *sym)
     const struct kld_options *o = &e->ctx->options;
     const struct elf_state_record *known = kld_state_get(&e->r->st, KLD_T_FORMAT, 0, 1);
     struct kld_str name = kld_symbol_name(sym);
-    return known->has_assigns || sym->type == KLD_TYPE_IFUNC || sym->type == KLD_TYPE_TLS ||
+    return known->has_assigns || sym->type == KLD_TYPE_TLS ||
            kld_str_is(name, o->entry ? o->entry : "_start") || kld_str_is(name, o->init) ||
            kld_str_is(name, o->fini);
 }
@@ -482,6 +489,9 @@ static bool settle_symbol(struct elf_relink *e, struct kld_relink_file *rf, kld_
         *kld_vec_push(&e->ctx->arena, &e->moved) = id;
     if (place != known->place && is_pinned(e, sym) && !entry)
         return refuse_move(e, sym);
+    if (place != known->place && sym->type == KLD_TYPE_IFUNC && !entry)
+        *kld_vec_push(&e->ctx->arena, &e->resolvers) =
+            (struct elf_moved_resolver){known->place, place};
     if (seen != place && !is_plt(sym)) { /* to all but the symbol table it is its jump */
         sym->section = e->ctx->sections.data[atom->section];
         sym->in_section = true;
@@ -521,8 +531,6 @@ bool elf_replace_atoms(struct elf_relink *e)
         find_live(e, rf, match[f]);
         rf->atoms = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_atom, rf->file->natoms);
     }
-    e->places = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
-    e->sizes = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
     if (!kld_remerge(e->r))
         return false;
     e->first_got = e->elf->got.len;

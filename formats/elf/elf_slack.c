@@ -315,6 +315,7 @@ const struct kld_updater_ops elf_updater = {
     .relink = elf_relink,
     .hash_chunk = elf_hash_chunk,
     .seal = elf_update_seal,
+    .verify = &elf_verify_ops,
 };
 
 /* ---- the atoms that gaps refer to ---- */

@@ -1120,6 +1120,19 @@ bool elf_symtab_again(struct kld_session *ctx, uint32_t f, const struct elf_symt
     return true;
 }
 
+struct kld_str elf_symtab_global(struct kld_session *ctx, kld_symid id, elf_sym *out, char *buffer,
+                                 size_t size)
+{
+    const struct kld_symbol *sym = &ctx->symbols[id];
+    struct walk w = {.ctx = ctx, .table = get_table(ctx), .syms = out};
+    struct kld_str name = versioned_name(sym, buffer, size);
+    if (sym->file && sym->file->kind == KLD_FILE_OBJECT && !sym->synthetic && is_definition(sym))
+        name = global_name(elf_object(sym->file), sym->index - elf_object(sym->file)->first_global);
+    memset(out, 0, sizeof(*out));
+    put_global(&w, id, name);
+    return name;
+}
+
 /* ---- growing ---- */
 
 static struct part *islands_part(struct table *t)

@@ -26,6 +26,11 @@ bool elf_symtab_locals(const struct kld_session *ctx, uint32_t f, struct elf_sym
 bool elf_symtab_again(struct kld_session *ctx, uint32_t f, const struct elf_symtab_locals *old,
                       struct elf_symtab_locals *out, uint8_t **symbols, uint8_t **names);
 
+/* A global symbol as it is in .symtab, but for the place of its name in .strtab; that is returned, and may
+ * be in the buffer. */
+struct kld_str elf_symtab_global(struct kld_session *ctx, kld_symid id, elf_sym *out, char *buffer,
+                                 size_t size);
+
 /* kld_updater_ops.symbol_numbers */
 const uint32_t *elf_symbol_numbers(struct kld_session *ctx);
 

@@ -8,6 +8,7 @@
 
 #include "formats/elf/elf_symtab.h"
 #include "src/incremental/relink.h"
+#include "src/incremental/verify.h"
 
 /* KLD_T_FORMAT: one record */
 struct elf_state_record {
@@ -40,8 +41,17 @@ uint64_t elf_interface(struct kld_session *ctx, const struct kld_file *file);
 /* Hashes of what a file says to the linker, and of its COMMON symbols. */
 uint64_t elf_special_hash(const struct elf_object *obj);
 uint64_t elf_commons_hash(const struct elf_object *obj);
-/* elf_link as it was at the end of the full link, but for symbols. False: refused. */
+/* elf_link as it was at the end of the full link, but for symbols; its sections, by their ids in the
+ * state, as the session has them. False: the state is damaged. */
+bool elf_restore_link(struct kld_session *ctx, struct kld_state *st,
+                      struct kld_section *const *sections);
+/* The same for a relink. False: refused. */
 bool elf_restore(struct kld_relink *r);
+
+/* The resolver of an ifunc that has moved. */
+struct elf_moved_resolver {
+    uint64_t from, to;
+};
 
 /* What a relink of ELF works on. */
 struct elf_relink {
@@ -55,8 +65,9 @@ struct elf_relink {
     uint64_t *sizes;                    /* and their st_size */
     KLD_VEC(kld_symid) moved;           /* whose place is not what it was */
     KLD_VEC(kld_symid) seen;            /* by references as elsewhere than before: S has changed */
-    KLD_VEC(uint32_t) aux_numbers;      /* by index in elf->aux: in KLD_T_AUX; 0: new */
-    size_t first_got;                   /* entries of elf->got from here on are new */
+    KLD_VEC(struct elf_moved_resolver) resolvers;
+    KLD_VEC(uint32_t) aux_numbers; /* by index in elf->aux: in KLD_T_AUX; 0: new */
+    size_t first_got;              /* entries of elf->got from here on are new */
     size_t first_plt_got;
     uint32_t naux; /* of KLD_T_AUX in use */
 };
@@ -91,4 +102,8 @@ bool elf_replace_atoms(struct elf_relink *e);
 bool elf_patch(struct elf_relink *e);
 bool elf_hash_chunk(struct kld_relink *r, const struct kld_state_chunk *chunk, uint64_t hash[2]);
 bool elf_update_seal(struct kld_relink *r);
+
+/* elf_verify.c: kld_updater_ops.verify */
+extern const struct kld_verify_ops elf_verify_ops;
+
 #endif

@@ -1,6 +1,8 @@
 /* kld.h - the public interface of libkld: a whole linker as a library.
  *
- * A session is one link: create it, set options, add inputs, link, read the output, free it.
+ * A session is a command line and what it is linked to: create it, set options, add inputs, link, read
+ * the output, free it. Or change options and inputs, and link again: nothing of the last link counts
+ * for the next one but, for incremental links, the state and the output.
  * Sessions share nothing; any number may run at once, each from one thread at a time. The
  * library has no writable globals and changes nothing of the process it runs in. Every error
  * reaches the host through its message callback; the call then returns a status.
@@ -98,7 +100,9 @@ enum {
 typedef struct kld_input {
     size_t size;      /* sizeof(struct kld_input) */
     const char *name; /* path, library name, or a label for bytes in memory */
-    const void *data; /* if not NULL: the input's bytes, which stay valid until kld_free */
+    /* If not NULL: the input's bytes, which stay valid until kld_free, or until the input is replaced
+     * or removed. They may be changed between two links (but not between kld_resolve and kld_emit). */
+    const void *data;
     size_t length;
     unsigned flags; /* KLD_INPUT_* */
 } kld_input;
@@ -109,7 +113,7 @@ KLD_API kld_session *kld_new(const kld_host *host);
 /* Frees the session and all that it returned. NULL is allowed. */
 KLD_API void kld_free(kld_session *session);
 
-/* Sets an option by its canonical name (docs: `man kld`, --help; names without dashes, e.g.
+/* Sets an option, for all links from now on, by its canonical name (docs: `man kld`, --help; names without dashes, e.g.
  * "output", "gc-sections", "soname", "rpath"). value is text: "1"/"0" for switches, decimal or
  * 0x numbers; options that are lists append. Unknown names and values that do not parse are
  * reported and return KLD_FAILED. */
@@ -117,6 +121,21 @@ KLD_API kld_status kld_set(kld_session *session, const char *name, const char *v
 
 /* Adds an input at the end of the command line. Strings are copied; data is not. */
 KLD_API kld_status kld_add_input(kld_session *session, const kld_input *input);
+
+/* Names an input of a session; never 0. */
+typedef uint64_t kld_input_handle;
+
+/* The same; *handle is then what names the input in the next two calls. */
+KLD_API kld_status kld_add_input_handle(kld_session *session, const kld_input *input,
+                                        kld_input_handle *handle);
+
+/* Another input in its place on the command line: other bytes, another file, other flags. The handle
+ * stays; the bytes of the old one are not needed any more. */
+KLD_API kld_status kld_replace_input(kld_session *session, kld_input_handle handle,
+                                     const kld_input *input);
+
+/* Takes it off the command line. The handle names nothing any more, nor are its bytes needed. */
+KLD_API kld_status kld_remove_input(kld_session *session, kld_input_handle handle);
 
 /* Reads an argv as a command of the given flavour would ("gnu"; argv[0] is not looked at) and
  * sets options and inputs from it. */
@@ -146,11 +165,12 @@ typedef struct kld_state_store {
     void (*close)(void *context);
 } kld_state_store;
 
-/* Before kld_link: another place for the state. Copied. */
+/* For all links from now on: another place for the state. Copied. */
 KLD_API kld_status kld_set_state_store(kld_session *session, const kld_state_store *store);
 
 /* The same without callbacks: the state that kld_serialize_state gave after an earlier link; none,
- * if length is 0. The bytes are copied. From here on the state is kept in memory, and no file. */
+ * if length is 0. The bytes are copied. From here on the state is kept in memory, and no file; that of
+ * one link is the prior state of the session's next one. */
 KLD_API kld_status kld_set_prior_state(kld_session *session, const void *data, size_t length);
 
 /* After a successful incremental link without a store of the host's: the state for the next one;
@@ -159,7 +179,7 @@ KLD_API kld_status kld_set_prior_state(kld_session *session, const void *data, s
 KLD_API kld_status kld_serialize_state(kld_session *session, const void **data, size_t *length);
 
 typedef enum kld_outcome {
-    KLD_OUTCOME_NONE = 0, /* no link yet, or it failed */
+    KLD_OUTCOME_NONE = 0, /* no link yet, or the last one failed or is not finished */
     KLD_OUTCOME_FULL = 1, /* a full link: the first one, or not an incremental one */
     KLD_OUTCOME_PATCHED = 2,
     KLD_OUTCOME_FELL_BACK_FULL = 3,
@@ -170,11 +190,47 @@ typedef enum kld_outcome {
 KLD_API kld_outcome kld_get_outcome(kld_session *session, const char **reason);
 
 /* Links what has been added. With the option "output-memory" set, the output stays in memory for
- * kld_output; otherwise it is the file named by "output". May be called once in a session. */
+ * kld_output; otherwise it is the file named by "output".
+ *
+ * May be called again, also after it failed: inputs are then read anew, as in a new session with the
+ * same options and inputs. Errors that were reported since the last link make it fail. */
 KLD_API kld_status kld_link(kld_session *session);
 
-/* The linked bytes after kld_link with "output-memory"; owned by the session. */
+/* kld_link in two steps. The first one finds out all that can be known of the program before anything
+ * is written: what is undefined, defined twice, missing or malformed is reported by it, and neither
+ * output nor state change. kld_emit writes. (It may fail, too: what depends on addresses is found out
+ * here, as are full disks.) With the option "incremental" the first one decides whether the output can
+ * be patched; until the second, or kld_free, the output is locked against other links.
+ *
+ * kld_emit without kld_resolve is KLD_MISUSE. Calls that change options or inputs undo kld_resolve;
+ * kld_link and kld_resolve begin again. */
+KLD_API kld_status kld_resolve(kld_session *session);
+KLD_API kld_status kld_emit(kld_session *session);
+
+/* The linked bytes with "output-memory"; owned by the session, until the next link (with "incremental"
+ * that may patch them where they are). */
 KLD_API kld_status kld_output(kld_session *session, const void **data, size_t *length);
+
+/* ---- ids of objects ---- */
+
+enum { KLD_CONTENT_ID_SIZE = 32 };
+
+/* An id of what a link depends on in the relocatable object at data: BLAKE2b-256 of its sections, with
+ * their relocations in symbolic form, groups and symbols. The same for two compiles of one source
+ * (debugging information that names another folder is another content); not of where in the file
+ * things are, nor of the order of symbols and the name of the source file. The session is where
+ * messages and memory are from, and is not changed; NULL means the library's own. */
+KLD_API kld_status kld_obj_content_id(const kld_session *session, const void *data, size_t length,
+                                      unsigned char id[KLD_CONTENT_ID_SIZE]);
+
+/* The id of one section: its properties, bytes and relocations. */
+typedef void kld_atom_id(void *context, const char *section,
+                         const unsigned char id[KLD_CONTENT_ID_SIZE]);
+
+/* The ids of all sections that the object's id is made of, in their order. If there is an error, each
+ * is not called. */
+KLD_API kld_status kld_obj_atom_ids(const kld_session *session, const void *data, size_t length,
+                                    kld_atom_id *each, void *context);
 
 /* The whole command in this process: parses, links, reports. Returns the exit status of the
  * command, 0 or 1. host may be NULL: messages are then dropped. */

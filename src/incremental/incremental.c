@@ -3,6 +3,7 @@
 #include "src/incremental/record.h"
 #include "src/incremental/relink.h"
 #include "src/incremental/store.h"
+#include "src/incremental/verify.h"
 #include "src/undefined.h"
 
 static const char *slug_of(enum kld_reason reason)
@@ -20,8 +21,7 @@ static const char *slug_of(enum kld_reason reason)
 
 /* ---- modes ---- */
 
-/* What cannot be patched, as the option that asks for it; or NULL. */
-static const char *unpatchable(const struct kld_session *ctx)
+const char *kld_incremental_unpatchable(const struct kld_session *ctx)
 {
     const struct kld_options *o = &ctx->options;
     if (o->kind == KLD_KIND_RELOCATABLE)
@@ -36,8 +36,6 @@ static const char *unpatchable(const struct kld_session *ctx)
         return "--compress-debug-sections";
     if (o->section_start.len) /* between sections with addresses there may be no room */
         return "--section-start";
-    if (o->output_memory)
-        return "an output in memory";
     return NULL;
 }
 
@@ -68,6 +66,31 @@ static void hear(void *context, const kld_message *message)
         r->error = kld_arena_strndup(&r->link->arena, message->text, strlen(message->text));
 }
 
+/* The host's own, as it knows them: the relink's context is not its. */
+static void *forward_alloc(void *context, size_t size)
+{
+    const kld_host *host = &((struct kld_relink *)context)->link->host;
+    return host->alloc(host->context, size);
+}
+
+static void forward_free(void *context, void *block, size_t size)
+{
+    const kld_host *host = &((struct kld_relink *)context)->link->host;
+    host->free(host->context, block, size);
+}
+
+static bool forward_open(void *context, const char *path, const void **data, size_t *length)
+{
+    const kld_host *host = &((struct kld_relink *)context)->link->host;
+    return host->open_file(host->context, path, data, length);
+}
+
+static void forward_close(void *context, const char *path, const void *data, size_t length)
+{
+    const kld_host *host = &((struct kld_relink *)context)->link->host;
+    host->close_file(host->context, path, data, length);
+}
+
 static bool refuse_state(struct kld_relink *r, enum kld_state_problem problem)
 {
     switch (problem) {
@@ -93,6 +116,13 @@ static bool relink_or_run_out(struct kld_relink *r)
     return kld_relink(r);
 }
 
+static bool commit_or_run_out(struct kld_relink *r)
+{
+    if (setjmp(r->ctx->oom))
+        return kld_relink_refuse(r, KLD_WHY_ERRORS, "out of memory");
+    return kld_relink_commit(r);
+}
+
 static bool try(struct kld_session *ctx, struct kld_relink *r)
 {
     struct kld_incremental *inc = ctx->incremental;
@@ -114,16 +144,15 @@ static bool try(struct kld_session *ctx, struct kld_relink *r)
     const char *report = full_report(&ctx->options);
     if (report)
         return kld_relink_refuse(r, KLD_WHY_OPTIONS, "%s needs a full link", report);
-    kld_host host = ctx->host;
-    host.message = hear;
-    host.context = r;
-    host.open_file = NULL;
-    host.close_file = NULL;
-    host.temporary_file = NULL;
-    host.print = NULL;
-    host.environment = NULL;
-    if (ctx->host.open_file || ctx->host.context)
-        host.alloc = NULL, host.free = NULL;
+    kld_host host = {
+        .size = sizeof(host),
+        .context = r,
+        .alloc = forward_alloc,
+        .free = forward_free,
+        .message = hear,
+        .open_file = ctx->host.open_file ? forward_open : NULL,
+        .close_file = ctx->host.close_file ? forward_close : NULL,
+    };
     inc->relink = r->ctx = kld_new(&host);
     if (!r->ctx)
         return kld_relink_refuse(r, KLD_WHY_ERRORS, "out of memory");
@@ -155,12 +184,21 @@ static void report(struct kld_session *ctx, const struct kld_relink *r, bool pat
         kld_note(ctx, "incremental", NULL, "incremental: FULL");
 }
 
+/* The full link needs the output for itself. */
+static void give_up(struct kld_session *ctx)
+{
+    struct kld_incremental *inc = ctx->incremental;
+    inc->fell_back = inc->tried->reason != 0;
+    report(ctx, inc->tried, false);
+    kld_update_close(ctx, &inc->tried->update);
+}
+
 bool kld_incremental_begin(struct kld_session *ctx)
 {
     if (ctx->options.incremental == KLD_INCREMENTAL_OFF)
         return false;
     struct kld_relink *r = KLD_NEW(&ctx->arena, struct kld_relink);
-    const char *mode = unpatchable(ctx);
+    const char *mode = kld_incremental_unpatchable(ctx);
     if (mode) {
         r->link = ctx;
         kld_relink_refuse(r, KLD_WHY_MODE, "the output of a link with %s cannot be patched", mode);
@@ -171,11 +209,30 @@ bool kld_incremental_begin(struct kld_session *ctx)
     kld_record_options(ctx, inc->options);
     kld_record_items(ctx, inc->items);
     inc->store = *kld_store(ctx);
-    bool patched = try(ctx, r);
-    inc->fell_back = r->reason != 0;
-    report(ctx, r, patched);
-    kld_update_close(ctx, &r->update);
-    return patched;
+    inc->tried = r;
+    inc->planned = try(ctx, r);
+    if (!inc->planned)
+        give_up(ctx);
+    return inc->planned;
+}
+
+bool kld_incremental_is_planned(const struct kld_session *ctx)
+{
+    return ctx->incremental && ctx->incremental->planned;
+}
+
+bool kld_incremental_patch(struct kld_session *ctx)
+{
+    struct kld_incremental *inc = ctx->incremental;
+    bool patched = commit_or_run_out(inc->tried);
+    inc->planned = false;
+    if (!patched) {
+        give_up(ctx);
+        return false;
+    }
+    report(ctx, inc->tried, true);
+    kld_update_close(ctx, &inc->tried->update);
+    return true;
 }
 
 /* ---- the state of a full link ---- */
@@ -201,7 +258,11 @@ void kld_incremental_close(struct kld_session *ctx)
     struct kld_incremental *inc = ctx->incremental;
     if (!inc)
         return;
+    if (inc->tried)
+        kld_update_close(ctx, &inc->tried->update);
     inc->store.close(inc->store.context);
+    if (inc->verify)
+        kld_update_close(ctx, &inc->verify->output);
     if (inc->relink)
         kld_free(inc->relink);
     ctx->incremental = NULL;

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #define XXH_INLINE_ALL
 #include "src/incremental/record.h"
 #include <stdlib.h>
@@ -130,8 +131,17 @@ void kld_record_items(struct kld_session *ctx, uint64_t hash[2])
         const struct kld_input_item *item = &ctx->inputs.data[i];
         XXH3_128bits_update(&to, &item->flags, sizeof(item->flags));
         add_text(&to, item->name);
+        bool in_memory = item->bytes.ptr;
+        XXH3_128bits_update(&to, &in_memory, sizeof(in_memory));
     }
     take_hash(&to, hash);
+}
+
+struct kld_identity kld_identity_of_bytes(struct kld_bytes bytes)
+{
+    XXH128_hash_t h = XXH3_128bits(bytes.ptr, bytes.len);
+    return (struct kld_identity){
+        .size = bytes.len, .mtime = (int64_t)h.low64, .ctime = (int64_t)h.high64};
 }
 
 /* Offsets of members change whenever one before them does: members count. The order of the names of
@@ -162,20 +172,24 @@ struct recorder {
     struct kld_state_builder b;
     uint32_t *numbers; /* by symbol id: in the state, or KLD_STATE_NONE */
     uint32_t nsymbols;
-    uint32_t *slots; /* KLD_T_NAMES */
+    uint32_t *starts; /* by block of ids: the first number */
+    uint32_t *slots;  /* KLD_T_NAMES */
     uint32_t nslots;
     struct kld_state_symbol *symbols;
     struct kld_state_file *files;
     struct kld_file_record *records; /* by file */
     struct kld_state_input *inputs;
-    struct kld_io_known *known;
-    size_t ninputs;
+    struct kld_io_known *known; /* by path; behind them what is in memory, in its order */
+    size_t nknown, ninputs;
+    uint32_t *by_place;             /* [ninputs - nknown] what is in memory, by address */
     const uint32_t *format_numbers; /* by symbol id */
     bool unsupported;               /* there is something that a state does not hold */
 };
 
-/* Symbols that objects mention, and signatures of groups. */
-static void number_symbols(struct recorder *r)
+enum { BLOCK = 8192 }; /* ids at a time */
+
+/* Signatures of groups are wanted whatever they are. */
+static void want_signatures(struct recorder *r)
 {
     struct kld_session *ctx = r->ctx;
     r->numbers = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->nsymbols);
@@ -185,10 +199,34 @@ static void number_symbols(struct recorder *r)
             for (uint32_t g = 0; g < file->ngroups; g++)
                 r->numbers[file->ids[file->groups[g].name]] = 1;
     }
-    for (kld_symid id = 0; id < ctx->nsymbols; id++) {
-        bool wanted = ctx->symbols[id].name &&
-                      (r->numbers[id] || kld_symbol_has(&ctx->symbols[id], KLD_SYM_REF_REGULAR));
-        r->numbers[id] = wanted ? r->nsymbols++ : KLD_STATE_NONE;
+}
+
+/* Symbols that objects mention: how many, or (starts are known) what numbers they get. */
+static void count_block(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+{
+    (void)w;
+    struct recorder *r = arg;
+    kld_symid end = (kld_symid)KLD_MIN((block + 1) * BLOCK, ctx->nsymbols);
+    uint32_t n = 0;
+    for (kld_symid id = (kld_symid)(block * BLOCK); id < end; id++) {
+        const struct kld_symbol *sym = &ctx->symbols[id];
+        bool wanted = sym->name && (r->numbers[id] || kld_symbol_has(sym, KLD_SYM_REF_REGULAR));
+        r->numbers[id] = wanted ? n++ : KLD_STATE_NONE;
+    }
+    r->starts[block] = n;
+}
+
+static void number_symbols(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    size_t blocks = (ctx->nsymbols + BLOCK - 1) / BLOCK;
+    want_signatures(r);
+    r->starts = KLD_NEW_ARRAY(&ctx->arena, uint32_t, blocks);
+    kld_parallel_for(ctx, blocks, 2, count_block, r);
+    for (size_t i = 0; i < blocks; i++) {
+        uint32_t n = r->starts[i];
+        r->starts[i] = r->nsymbols;
+        r->nsymbols += n;
     }
 }
 
@@ -247,30 +285,47 @@ static void record_symbol(struct recorder *r, kld_symid id)
         out->bits |= KLD_STATE_SYM_DEAD;
 }
 
-enum { BLOCK = 8192 };
-
 static void record_block(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
 {
     struct recorder *r = arg;
     (void)w;
     kld_symid end = (kld_symid)KLD_MIN((block + 1) * BLOCK, ctx->nsymbols);
     for (kld_symid id = (kld_symid)(block * BLOCK); id < end; id++)
-        if (r->numbers[id] != KLD_STATE_NONE)
+        if (r->numbers[id] != KLD_STATE_NONE) {
+            r->numbers[id] += r->starts[block];
             record_symbol(r, id);
+        }
+}
+
+/* The names of one partition of names.c have a part of the index of their own. */
+static void index_partition(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t part)
+{
+    (void)w;
+    struct recorder *r = arg;
+    uint32_t size = r->nslots / KLD_NAME_PARTITIONS;
+    uint32_t *slots = r->slots + part * size;
+    for (kld_symid id = (kld_symid)part; id < ctx->nsymbols; id += KLD_NAME_PARTITIONS) {
+        uint32_t n = r->numbers[id];
+        if (n == KLD_STATE_NONE)
+            continue;
+        uint32_t at = (uint32_t)(r->symbols[n].hash / KLD_NAME_PARTITIONS) & (size - 1);
+        while (slots[at])
+            at = (at + 1) & (size - 1);
+        slots[at] = n + 1;
+    }
 }
 
 static void index_names(struct recorder *r)
 {
-    r->nslots = 64;
-    while (r->nslots < 2 * r->nsymbols)
-        r->nslots *= 2;
-    r->slots = KLD_NEW_ARRAY(&r->ctx->arena, uint32_t, r->nslots);
-    for (uint32_t i = 0; i < r->nsymbols; i++) {
-        uint32_t at = (uint32_t)(r->symbols[i].hash / 64) & (r->nslots - 1);
-        while (r->slots[at])
-            at = (at + 1) & (r->nslots - 1);
-        r->slots[at] = i + 1;
-    }
+    struct kld_session *ctx = r->ctx;
+    /* Partitions are about equally full; at worst one has all ids that there are in it. */
+    uint32_t size = 16, most = ctx->nsymbols / KLD_NAME_PARTITIONS + 1;
+    while (size < most + most / 2)
+        size *= 2;
+    r->nslots = size * KLD_NAME_PARTITIONS;
+    r->slots = KLD_NEW_ARRAY(&ctx->arena, uint32_t, r->nslots);
+    kld_parallel_for(ctx, KLD_NAME_PARTITIONS, r->nsymbols < 4 * BLOCK ? KLD_NAME_PARTITIONS : 4,
+                     index_partition, r);
 }
 
 static void record_symbols(struct recorder *r)
@@ -325,7 +380,8 @@ static void record_capacities(struct kld_session *ctx, struct kld_worker *w, voi
         const struct kld_atom *a = s->atoms.data[k];
         if (a->file->kind != KLD_FILE_OBJECT)
             continue;
-        uint64_t end = s->addr + (a->addr - s->addr < s->used ? s->used : s->size);
+        /* One of no bytes may be where the pool begins, which is not its. */
+        uint64_t end = s->addr + (a->addr - s->addr <= s->used ? s->used : s->size);
         uint64_t next = k + 1 < s->atoms.len ? KLD_MIN(s->atoms.data[k + 1]->addr, end) : end;
         uint64_t capacity = next - a->addr;
         r->records[a->file->index].atoms[a - a->file->atoms].capacity =
@@ -406,17 +462,31 @@ static bool holds(const struct kld_io_known *k, const struct kld_file *file)
     return file->bytes.ptr >= k->bytes.ptr && file->bytes.ptr < k->bytes.ptr + k->bytes.len;
 }
 
+static uint32_t input_in_memory(const struct recorder *r, const struct kld_file *file)
+{
+    size_t from = 0, to = r->ninputs - r->nknown;
+    while (from < to) {
+        size_t mid = from + (to - from) / 2;
+        if (r->known[r->by_place[mid]].bytes.ptr <= file->bytes.ptr)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from && holds(&r->known[r->by_place[from - 1]], file) ? r->by_place[from - 1]
+                                                                 : KLD_STATE_NONE;
+}
+
 /* The file that the bytes are in: for a member of a thin archive it is one of its own. */
 static uint32_t input_of(const struct recorder *r, const struct kld_file *file)
 {
     const struct kld_io_known *k =
-        r->ninputs ? bsearch(file->path, r->known, r->ninputs, sizeof(*k), compare_known) : NULL;
+        r->nknown ? bsearch(file->path, r->known, r->nknown, sizeof(*k), compare_known) : NULL;
     if (k && holds(k, file))
         return (uint32_t)(k - r->known);
-    for (uint32_t i = 0; i < r->ninputs && file->member; i++)
+    for (uint32_t i = 0; i < r->nknown && file->member; i++)
         if (holds(&r->known[i], file) && r->known[i].bytes.ptr == file->bytes.ptr)
             return i;
-    return KLD_STATE_NONE;
+    return input_in_memory(r, file);
 }
 
 /* All contents in one block of the heap, each with room to grow. */
@@ -484,8 +554,8 @@ static enum kld_state_input_kind kind_of(struct kld_session *ctx, const struct k
     const char *why;
     if (k->absent)
         return KLD_INPUT_IS_ABSENT;
-    if (!k->id.inode)
-        return KLD_INPUT_IS_MEMORY;
+    if (!k->id.inode && !k->by_content)
+        return KLD_INPUT_IS_STREAM;
     if (kld_archive_probe(k->bytes))
         return KLD_INPUT_IS_ARCHIVE;
     switch (ctx->format->probe(k->bytes, &arch, &why)) {
@@ -506,22 +576,66 @@ static void record_input(struct kld_session *ctx, struct kld_worker *w, void *ar
         in->hash = updater(ctx)->interface(ctx, in->nfiles ? ctx->files[in->first_file] : NULL);
         break;
     case KLD_INPUT_IS_TEXT:
-    case KLD_INPUT_IS_MEMORY:
         in->hash = XXH3_64bits(r->known[i].bytes.ptr, r->known[i].bytes.len);
         break;
     case KLD_INPUT_IS_OBJECT:
+    case KLD_INPUT_IS_STREAM:
     case KLD_INPUT_IS_ABSENT: break;
+    }
+    if (r->known[i].by_content)
+        in->id = kld_identity_of_bytes(r->known[i].bytes);
+}
+
+static int compare_places(const void *a, const void *b, void *arg)
+{
+    const struct recorder *r = arg;
+    uint32_t i = *(const uint32_t *)a, k = *(const uint32_t *)b;
+    const uint8_t *x = r->known[i].bytes.ptr, *y = r->known[k].bytes.ptr;
+    return x != y ? (x < y ? -1 : 1) : (i > k) - (i < k);
+}
+
+/* What the host gave as bytes. Where two inputs share some, it cannot be told whose a file of them is:
+ * such inputs may not change. */
+static void list_memory(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    size_t n = r->nknown;
+    for (size_t i = 0; i < ctx->inputs.len; i++) {
+        const struct kld_input_item *item = &ctx->inputs.data[i];
+        if (!item->bytes.ptr)
+            continue;
+        r->known[n] = (struct kld_io_known){item->name, item->bytes, .by_content = true};
+        r->inputs[n].item = (uint32_t)i + 1;
+        r->inputs[n].kind = kind_of(ctx, &r->known[n]);
+        r->by_place[n - r->nknown] = (uint32_t)n;
+        n++;
+    }
+    r->ninputs = n;
+    n -= r->nknown;
+    if (n)
+        qsort_r(r->by_place, n, sizeof(*r->by_place), compare_places, r);
+    for (size_t i = 1; i < n; i++) {
+        uint32_t a = r->by_place[i - 1], b = r->by_place[i];
+        if (r->known[b].bytes.ptr < r->known[a].bytes.ptr + r->known[a].bytes.len)
+            r->inputs[a].kind = r->inputs[b].kind = KLD_INPUT_IS_TEXT;
     }
 }
 
 static void list_inputs(struct recorder *r)
 {
     struct kld_session *ctx = r->ctx;
-    r->ninputs = kld_io_known(ctx, &r->known);
-    r->inputs = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_input, r->ninputs);
+    struct kld_io_known *files;
+    r->nknown = kld_io_known(ctx, &files);
+    r->known = KLD_NEW_ARRAY(&ctx->arena, struct kld_io_known, r->nknown + ctx->inputs.len);
+    r->inputs = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_input, r->nknown + ctx->inputs.len);
+    r->by_place = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->inputs.len);
+    for (size_t i = 0; i < r->nknown; i++) {
+        r->known[i] = files[i];
+        r->inputs[i].kind = kind_of(ctx, &files[i]);
+    }
+    list_memory(r);
     for (size_t i = 0; i < r->ninputs; i++) {
         const struct kld_io_known *k = &r->known[i];
-        r->inputs[i].kind = kind_of(ctx, k);
         r->inputs[i].id = k->id;
         r->inputs[i].path_length = (uint32_t)strlen(k->path);
         r->inputs[i].path = kld_builder_text(&r->b, k->path, r->inputs[i].path_length);
@@ -583,7 +697,9 @@ uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
     r.b.header.patches = inc->patches;
     r.b.header.fallbacks = inc->fallbacks;
     kld_boot_id(r.b.header.boot);
-    if (!kld_identify(ctx, ctx->options.output, &r.b.header.output))
+    if (ctx->options.output_memory)
+        r.b.header.output = kld_identity_in_memory(ctx->output.size);
+    else if (!kld_identify(ctx, ctx->options.output, &r.b.header.output))
         return NULL;
     strncpy(r.b.header.arch, ctx->arch->name, sizeof(r.b.header.arch) - 1);
     strncpy(r.b.header.format, ctx->format->name, sizeof(r.b.header.format) - 1);

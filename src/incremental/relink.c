@@ -92,8 +92,23 @@ static bool check_contents(struct kld_relink *r)
     return is_sound(r);
 }
 
+/* What the session's last link has left in memory. Whether the state is of it, its hashes say. */
+static bool open_memory(struct kld_relink *r)
+{
+    struct kld_output *out = &r->link->output;
+    if (!out->memory)
+        return kld_relink_refuse(r, KLD_WHY_NO_OUTPUT, "there is no output in memory");
+    kld_update_open_memory(&r->update, out->memory, out->size);
+    if (!same_file(&r->update.id, &r->st.header->output))
+        return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED,
+                                 "the output in memory is not of the last link");
+    return true;
+}
+
 static bool open_output(struct kld_relink *r)
 {
+    if (r->link->options.output_memory)
+        return open_memory(r);
     const char *path = r->link->options.output;
     const struct kld_state_header *h = r->st.header;
     struct kld_identity now;
@@ -121,10 +136,37 @@ static bool open_output(struct kld_relink *r)
 
 /* ---- the gate: inputs ---- */
 
-static bool changed_text(struct kld_relink *r, const char *path, const struct kld_state_input *in)
+/* The bytes of an input as they are now. */
+static bool open_input(struct kld_relink *r, const struct kld_state_input *in,
+                       struct kld_bytes *bytes)
+{
+    if (!in->item)
+        return kld_io_open(r->ctx, kld_state_text(&r->st, in->path, in->path_length), bytes);
+    if (in->item > r->link->inputs.len)
+        r->st.damaged = true;
+    else
+        *bytes = r->link->inputs.data[in->item - 1].bytes;
+    return !r->st.damaged && bytes->ptr;
+}
+
+/* What it is now: a stat, where the file system knows; else it is read. */
+static bool identify(struct kld_relink *r, const struct kld_state_input *in,
+                     struct kld_identity *id)
+{
+    const char *path = kld_state_text(&r->st, in->path, in->path_length);
+    struct kld_bytes bytes = {0};
+    if (r->st.damaged || (!in->item && kld_identify_input(r->link, path, id)))
+        return !r->st.damaged;
+    if ((!in->item && errno != ENOTSUP) || !open_input(r, in, &bytes))
+        return false;
+    *id = kld_identity_of_bytes(bytes);
+    return true;
+}
+
+static bool changed_text(struct kld_relink *r, const struct kld_state_input *in)
 {
     struct kld_bytes bytes;
-    return !kld_io_open(r->ctx, path, &bytes) || XXH3_64bits(bytes.ptr, bytes.len) != in->hash;
+    return !open_input(r, in, &bytes) || XXH3_64bits(bytes.ptr, bytes.len) != in->hash;
 }
 
 /* A library's symbols are what the link depends on, not its code. */
@@ -133,7 +175,7 @@ static bool changed_library(struct kld_relink *r, const char *path,
 {
     struct kld_session *ctx = r->ctx;
     struct kld_bytes bytes;
-    if (!kld_io_open(ctx, path, &bytes))
+    if (!open_input(r, in, &bytes))
         return true;
     const struct kld_arch_ops *arch = NULL;
     const char *why;
@@ -156,9 +198,10 @@ static bool check_changed(struct kld_relink *r, uint32_t i, const char *path,
     switch ((enum kld_state_input_kind)in->kind) {
     case KLD_INPUT_IS_ABSENT:
         return kld_relink_refuse(r, KLD_WHY_SEARCH, "%s was not there before", path);
-    case KLD_INPUT_IS_MEMORY:
+    case KLD_INPUT_IS_STREAM:
+        return kld_relink_refuse(r, KLD_WHY_INPUTS, "%s can be read once only", path);
     case KLD_INPUT_IS_TEXT:
-        if (changed_text(r, path, in))
+        if (changed_text(r, in))
             return kld_relink_refuse(r, KLD_WHY_SCRIPT, "%s has changed", path);
         break;
     case KLD_INPUT_IS_SHARED:
@@ -167,7 +210,7 @@ static bool check_changed(struct kld_relink *r, uint32_t i, const char *path,
                                      path);
         break;
     case KLD_INPUT_IS_ARCHIVE:
-        if (!kld_io_open(r->ctx, path, &bytes) || !kld_archive_probe(bytes) ||
+        if (!open_input(r, in, &bytes) || !kld_archive_probe(bytes) ||
             kld_record_archive(r->ctx, bytes) != in->hash)
             return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "the index of %s has changed", path);
         /* fall through */
@@ -189,10 +232,10 @@ static bool check_input(struct kld_relink *r, uint32_t i)
     const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, i, 1);
     const char *path = kld_state_text(&r->st, in->path, in->path_length);
     struct kld_identity now = {0};
-    bool there = !r->st.damaged && kld_identify(r->link, path, &now);
+    bool there = in->kind != KLD_INPUT_IS_STREAM && identify(r, in, &now);
     if (in->kind == KLD_INPUT_IS_ABSENT)
         return !there || check_changed(r, i, path, NULL);
-    if (in->kind == KLD_INPUT_IS_MEMORY)
+    if (in->kind == KLD_INPUT_IS_STREAM)
         return check_changed(r, i, path, NULL);
     if (there && same_input(&now, &in->id))
         return true;
@@ -371,7 +414,7 @@ kld_symid kld_relink_symbol(struct kld_relink *r, uint32_t number, struct kld_st
 static bool find_bytes(struct kld_relink *r, const struct kld_state_file *from, const char *path,
                        const char *member, uint64_t offset, struct kld_bytes *bytes)
 {
-    if (!kld_io_open(r->ctx, path, bytes))
+    if (!open_input(r, kld_state_get(&r->st, KLD_T_INPUTS, from->input, 1), bytes))
         return kld_relink_refuse(r, KLD_WHY_INPUTS, "cannot open %s", path);
     if (!from->member_length || (from->flags & KLD_STATE_FILE_THIN))
         return true;
@@ -497,7 +540,7 @@ static bool load_archive(struct kld_relink *r, const struct kld_state_input *in)
     struct kld_archive archive;
     struct kld_bytes bytes;
     uint64_t where;
-    if (!kld_io_open(r->ctx, path, &bytes) || kld_archive_parse(&archive, bytes, &where))
+    if (!open_input(r, in, &bytes) || kld_archive_parse(&archive, bytes, &where))
         return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "%s is not an archive any more", path);
     if (!archive.has_index)
         return kld_relink_refuse(r, KLD_WHY_UNSUPPORTED, "%s has no index", path);
@@ -613,8 +656,9 @@ static bool write_all(struct kld_relink *r)
 }
 
 /* From here on things can only go wrong by what the system does. */
-static bool commit(struct kld_relink *r, const kld_state_store *store)
+bool kld_relink_commit(struct kld_relink *r)
 {
+    const kld_state_store *store = &r->link->incremental->store;
     const char *path = r->link->options.output;
     r->link->incremental->patches++; /* in the state only if that is written anyway */
     if (!r->writes.len && !r->st.changed && kld_same_identity(&r->update.id, &r->st.header->output))
@@ -640,13 +684,12 @@ static bool is_trusted(const struct kld_relink *r)
 {
     /* A crash of the system may have lost writes in any order. */
     char boot[KLD_BOOT_ID_SIZE];
-    return r->update.id.ctime == r->st.header->output.ctime && kld_boot_id(boot) &&
-           memcmp(boot, r->st.header->boot, sizeof(boot)) == 0;
+    return !r->update.memory && r->update.id.ctime == r->st.header->output.ctime &&
+           kld_boot_id(boot) && memcmp(boot, r->st.header->boot, sizeof(boot)) == 0;
 }
 
 bool kld_relink(struct kld_relink *r)
 {
-    const kld_state_store *store = &r->link->incremental->store;
     if (!check_request(r) || !open_output(r) || !begin_session(r) || !restore_sections(r) ||
         !check_inputs(r) || (!is_trusted(r) && !check_contents(r)))
         return false;
@@ -664,5 +707,5 @@ bool kld_relink(struct kld_relink *r)
         return false;
     if (r->st.full)
         return kld_relink_refuse(r, KLD_WHY_NO_ROOM, "the state has no room left");
-    return commit(r, store);
+    return true;
 }

@@ -99,7 +99,10 @@ void kld_slots_gap(struct kld_relink *r, uint32_t section, uint64_t addr, uint64
  * live or not. */
 bool kld_remerge(struct kld_relink *r);
 
-/* relink.c: tries. The state is open, but nothing is known of it. */
+/* relink.c: decides, and works out what is to be written. The state is open, but nothing is known
+ * of it. */
 bool kld_relink(struct kld_relink *r);
+/* Writes it. False: refused, the output may be gone. */
+bool kld_relink_commit(struct kld_relink *r);
 
 #endif

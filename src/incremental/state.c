@@ -1,6 +1,7 @@
 #define XXH_INLINE_ALL
 #include "src/incremental/state.h"
 #include <xxhash.h>
+#include "src/names.h"
 #include "src/session.h"
 
 enum { VERSION = 1, PAGE = KLD_STATE_PAGE };
@@ -135,9 +136,11 @@ const char *kld_state_text(struct kld_state *st, uint64_t at, uint32_t length)
 
 uint32_t kld_state_find(struct kld_state *st, struct kld_str name)
 {
-    uint64_t slots = kld_state_count(st, KLD_T_NAMES), hash = kld_name_hash(name);
+    uint64_t hash = kld_name_hash(name);
+    uint64_t slots = kld_state_count(st, KLD_T_NAMES) / KLD_NAME_PARTITIONS;
+    uint64_t first = hash % KLD_NAME_PARTITIONS * slots;
     for (uint64_t i = 0; i < slots; i++) {
-        uint64_t at = (hash / 64 + i) & (slots - 1); /* names.c's partitions use the low bits */
+        uint64_t at = first + ((hash / KLD_NAME_PARTITIONS + i) & (slots - 1));
         uint32_t n = *(const uint32_t *)kld_state_get(st, KLD_T_NAMES, at, 1);
         if (!n)
             break;
@@ -230,7 +233,7 @@ uint64_t kld_builder_add(struct kld_state_builder *b, const void *data, uint64_t
     uint64_t at = kld_align_up(b->heap.len, 8), end = at + KLD_MAX(size, capacity);
     if (end > b->heap.cap) {
         size_t cap = KLD_MAX(2 * b->heap.cap, end + 4096);
-        uint8_t *data_of = KLD_NEW_ARRAY(&b->ctx->arena, uint8_t, cap);
+        uint8_t *data_of = kld_arena_alloc(&b->ctx->arena, cap, 8); /* records are in it */
         if (b->heap.len)
             memcpy(data_of, b->heap.data, b->heap.len);
         b->heap.data = data_of;

@@ -22,7 +22,8 @@ enum kld_state_table {
     KLD_T_FILES,    /* struct kld_state_file: objects and libraries of the link, in its order */
     KLD_T_SECTIONS, /* struct kld_state_section, by id */
     KLD_T_SYMBOLS,  /* struct kld_state_symbol */
-    KLD_T_NAMES,    /* uint32_t: 1 + symbol, by hash of its name; open addressing, 2^n slots */
+    KLD_T_NAMES,    /* uint32_t: 1 + symbol, by hash of its name; open addressing in the
+                       2^n slots of its partition (names.h) */
     KLD_T_AUX,      /* the format's numbers of a symbol */
     KLD_T_CHUNKS,   /* struct kld_state_chunk: hashes of the output */
     KLD_T_SLOTS,    /* struct kld_state_slot: free space */
@@ -60,16 +61,18 @@ enum kld_state_input_kind {
     KLD_INPUT_IS_SHARED,
     KLD_INPUT_IS_TEXT,   /* scripts and all else that is read as a whole */
     KLD_INPUT_IS_ABSENT, /* looked for and not found */
-    KLD_INPUT_IS_MEMORY, /* bytes of the host */
+    KLD_INPUT_IS_STREAM, /* a pipe or a device: cannot be read again to see whether it has changed */
 };
 
 struct kld_state_input {
     uint64_t path; /* in the heap, of path_length bytes and a NUL */
     uint32_t path_length;
     uint32_t kind;
-    struct kld_identity id;
-    uint64_t hash; /* archive: its index; library: its interface; text, memory: its bytes */
+    struct kld_identity id; /* of a file, or of what the host hands out: kld_identity_of_bytes */
+    uint64_t hash;          /* archive: its index; library: its interface; text: its bytes */
     uint32_t first_file, nfiles;
+    uint32_t item; /* 1 + index in the list of inputs: bytes of the host; 0: by its path */
+    uint32_t unused;
 };
 
 struct kld_state_file {

@@ -145,10 +145,18 @@ struct kld_memory_block *kld_store_read(struct kld_session *ctx)
     return &io->serialized;
 }
 
+/* The next one may have another output, and so another file. */
+void kld_store_end_link(struct kld_session *ctx)
+{
+    struct kld_state_io *io = &ctx->state_io;
+    if (io->of_host || io->in_memory || !io->store.size)
+        return;
+    io->store.close(io->store.context);
+    io->store.size = 0;
+}
+
 void kld_store_free(struct kld_session *ctx)
 {
-    if (ctx->state_io.store.size && !ctx->state_io.of_host)
-        ctx->state_io.store.close(ctx->state_io.store.context);
     drop(ctx, &ctx->state_io.opened);
     drop(ctx, &ctx->state_io.kept);
     drop(ctx, &ctx->state_io.serialized);

@@ -32,6 +32,9 @@ const char *kld_state_path(struct kld_session *ctx);
 /* All that is in this session's store, which is not the host's. */
 struct kld_memory_block *kld_store_read(struct kld_session *ctx);
 
+/* Before the session's arena is freed: a store that this link has chosen is closed and forgotten;
+ * what is in memory stays. */
+void kld_store_end_link(struct kld_session *ctx);
 void kld_store_free(struct kld_session *ctx);
 
 #endif

@@ -30,6 +30,9 @@ struct kld_identity {
 
 struct kld_identity kld_identity_of(const struct stat *st);
 
+/* Of what is not of the file system: by its contents. Of no device and no inode. */
+struct kld_identity kld_identity_of_bytes(struct kld_bytes bytes);
+
 /* Every file that the session has opened, or (absent) failed to open, by path; from its arena.
  * Failures are noted with the option "incremental" only. io_posix.c. */
 struct kld_io_known {
@@ -37,6 +40,7 @@ struct kld_io_known {
     struct kld_bytes bytes;
     struct kld_identity id; /* when it was opened; all 0: not of the file system */
     bool absent;
+    bool by_content; /* the host has it: its identity is that of its bytes */
 };
 size_t kld_io_known(struct kld_session *ctx, struct kld_io_known **list);
 
@@ -76,6 +80,7 @@ struct kld_update {
     char *hidden;         /* its name between start and commit, or that of the copy; else NULL */
     const uint8_t *bytes; /* the output as it is: a read-only mapping of size bytes; until commit */
     uint64_t size;
+    uint8_t *memory; /* an output in memory: it is patched where it is */
     struct kld_identity id;
     bool copy, started;
     enum kld_update_problem problem; /* why start returned false */
@@ -89,6 +94,15 @@ enum kld_update_problem kld_update_open(struct kld_session *ctx, const char *pat
 /* The same for an output that is in use: what is changed is a copy. */
 enum kld_update_problem kld_update_open_copy(struct kld_session *ctx, const char *path,
                                              struct kld_update *u);
+
+/* To look at it only: start must not follow. */
+enum kld_update_problem kld_update_look(struct kld_session *ctx, const char *path,
+                                        struct kld_update *u);
+
+/* An output in memory, which the session keeps. It always opens. */
+void kld_update_open_memory(struct kld_update *u, uint8_t *memory, uint64_t size);
+/* Nothing tells two of the same size apart but their contents. */
+struct kld_identity kld_identity_in_memory(uint64_t size);
 
 /* From here on the output is not to be trusted until commit. False: nothing was changed, u->problem
  * says why (KLD_UPDATE_OK: errno does, for a copy that could not be made). */

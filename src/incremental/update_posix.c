@@ -210,6 +210,18 @@ static enum kld_update_problem open_output(struct kld_session *ctx, const char *
     return problem;
 }
 
+enum kld_update_problem kld_update_look(struct kld_session *ctx, const char *path,
+                                        struct kld_update *u)
+{
+    *u = (struct kld_update){.fd = -1, .copy = true, .path = kld_io_follow(ctx, path)};
+    enum kld_update_problem problem = open_regular(u, O_RDONLY);
+    if (problem == KLD_UPDATE_OK && !map(u))
+        problem = KLD_UPDATE_MISSING;
+    if (problem != KLD_UPDATE_OK)
+        kld_update_close(ctx, u);
+    return problem;
+}
+
 enum kld_update_problem kld_update_open(struct kld_session *ctx, const char *path,
                                         struct kld_update *u)
 {
@@ -220,6 +232,20 @@ enum kld_update_problem kld_update_open_copy(struct kld_session *ctx, const char
                                              struct kld_update *u)
 {
     return open_output(ctx, path, u, true);
+}
+
+struct kld_identity kld_identity_in_memory(uint64_t size)
+{
+    return (struct kld_identity){.size = size};
+}
+
+void kld_update_open_memory(struct kld_update *u, uint8_t *memory, uint64_t size)
+{
+    *u = (struct kld_update){.fd = -1,
+                             .bytes = memory,
+                             .size = size,
+                             .memory = memory,
+                             .id = kld_identity_in_memory(size)};
 }
 
 /* ---- start ---- */
@@ -320,7 +346,7 @@ static bool start_copy(struct kld_session *ctx, struct kld_update *u)
 bool kld_update_start(struct kld_session *ctx, struct kld_update *u)
 {
     u->problem = KLD_UPDATE_OK;
-    u->started = u->copy ? start_copy(ctx, u) : start_in_place(ctx, u);
+    u->started = u->memory ? true : u->copy ? start_copy(ctx, u) : start_in_place(ctx, u);
     return u->started;
 }
 
@@ -334,7 +360,10 @@ bool kld_update_write(struct kld_session *ctx, struct kld_update *u, uint64_t of
         errno = EINVAL;
         return false;
     }
-    return kld_io_write_all(u->fd, data, length, offset, false);
+    if (!u->memory)
+        return kld_io_write_all(u->fd, data, length, offset, false);
+    memcpy(u->memory + offset, data, length);
+    return true;
 }
 
 /* Mapping and descriptor both keep the file open for writing, and what is so cannot be executed. The
@@ -357,6 +386,10 @@ static bool let_go(struct kld_update *u)
 bool kld_update_commit(struct kld_session *ctx, struct kld_update *u)
 {
     struct stat mine, st;
+    if (u->memory) {
+        u->started = false;
+        return true;
+    }
     /* Some file systems say only when it is closed that the disk is full. */
     if (fstat(u->fd, &mine) != 0 || !let_go(u) || !kld_io_replace(u->hidden, u->path))
         return false;

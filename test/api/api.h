@@ -4,6 +4,9 @@
  * CASE(name) { ... } is a test; test_api.py finds it by that line and runs `program name` in a
  * folder with these files:
  *   a.o b.o bad.o lib.a   small objects without libc: _start in a.o calls b.o's; an archive of b.o
+ *   content/<version>.o   of one source: test_content.c
+ *   <edit>/b.o            what becomes of b.o: same, edited (the program's status is 1 instead of 0),
+ *                         grown (2), global (3; what cannot be patched)
  *   <kind>.args           a command line without -o, a word a line: small, dynamic, static
  *   <kind>.out            what the command makes of it */
 #ifndef KLD_TEST_API_H

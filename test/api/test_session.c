@@ -151,9 +151,9 @@ CASE(misuse_is_told)
     add(s, "lib.a", NULL, 0);
     set(s, "output-memory", "1");
     CHECK(kld_output(s, &data, &size) == KLD_MISUSE);
+    CHECK(kld_emit(s) == KLD_MISUSE);
     CHECK(kld_link(s) == KLD_OK);
-    CHECK(kld_link(s) == KLD_MISUSE);
-    CHECK(kld_set(s, "output", "x") == KLD_MISUSE);
+    CHECK(kld_emit(s) == KLD_MISUSE);
     kld_session *unused = kld_new(NULL);
     add(unused, "a.o", NULL, 0);
     kld_free(unused);

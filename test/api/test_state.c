@@ -93,8 +93,6 @@ CASE(misuse_is_told)
     CHECK(kld_link(s) == KLD_OK);
     CHECK(kld_serialize_state(s, NULL, &size) == KLD_MISUSE);
     CHECK(kld_serialize_state(s, &data, NULL) == KLD_MISUSE);
-    CHECK(kld_set_state_store(s, &store) == KLD_MISUSE); /* too late */
-    CHECK(kld_set_prior_state(s, NULL, 0) == KLD_MISUSE);
     kld_free(s);
 
     s = session(NULL, true);

@@ -2,6 +2,9 @@
 grown, the gate, several outputs, determinism, nothing to do."""
 
 import os
+import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,11 @@ from inc import Link
 from inc import Sources
 from inc import Stamp
 from inc import incremental_only
+from kldtest import REPO
+
+# What a host links with; $KLD_LIB is its neighbour.
+LIB = Path(os.environ.get('KLD_LIB') or REPO / 'build' / 'libkld.a').with_name('libkld.a')
+LIBS = ['-lb2', '-lnettle', '-liberty', '-lzstd', '-lz', '-pthread']
 
 GET = 'arith_add(rows[n & 7], 10)'
 GET_EDITED = 'arith_add(rows[n & 7], 20)'
@@ -681,6 +689,37 @@ def test_e_compiled_twice(core):
     core.edit('state.c', '{1, 0', '{2, 0')
     report = core.a.patched()
     assert inc.PLAIN or (report.files, report.moved) == (1, 0), report.result
+
+
+@pytest.fixture(scope='module')
+def content_ids(tmp_path_factory):
+    """Calls kld_obj_content_id and kld_obj_atom_ids: ids(object) is (id, {section: id})."""
+    program = tmp_path_factory.mktemp('contentids') / 'contentids'
+    subprocess.run(['gcc', '-std=gnu17', '-O1', *shlex.split(os.environ.get('KLD_CFLAGS', '')),
+                    '-I', REPO / 'include', '-o', program,
+                    Path(__file__).with_name('contentids.c'), LIB, *LIBS], check=True)
+
+    def ids(path):
+        said = subprocess.run([program, path], check=True, capture_output=True, text=True).stdout
+        lines = [line.split(' ') for line in said.splitlines()]
+        assert lines[0][0] == 'object' and {line[0] for line in lines[1:]} == {'atom'}
+        return lines[0][1], {line[2]: line[1] for line in lines[1:]}
+
+    return ids
+
+
+def test_e_content_ids(core, content_ids):
+    """Compiled twice: the same ids. One byte edited: that of the object, and of exactly one atom."""
+    path = core.t.path / 'table.o'
+    path.rename(core.t.path / 'first.o')
+    core.compile('table.c')
+    first, atoms = content_ids(core.t.path / 'first.o')
+    assert content_ids(path) == (first, atoms)
+    core.edit('table.c', GET, GET_EDITED)
+    edited, edited_atoms = content_ids(path)
+    assert edited != first
+    assert edited_atoms.keys() == atoms.keys()
+    assert [name for name in atoms if atoms[name] != edited_atoms[name]] == ['.text.tbl_get']
 
 
 # -- F: nothing -----------------------------------------------------------------------------------
