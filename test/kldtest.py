@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 from dataclasses import dataclass
 from dataclasses import field
@@ -309,3 +310,18 @@ class Workspace:
         if expect is not None:
             assert done.stdout == expect, f'expected {expect!r}:\n{result}'
         return result
+
+
+def renumber(t, name, old, new):
+    """Changes the type of relocations that the assembler does not know yet."""
+    data = bytearray((t.path / name).read_bytes())
+    shoff, = struct.unpack_from('<Q', data, 40)
+    shentsize, shnum = struct.unpack_from('<HH', data, 58)
+    for i in range(shnum):
+        at = shoff + i * shentsize
+        kind, = struct.unpack_from('<I', data, at + 4)
+        offset, size = struct.unpack_from('<QQ', data, at + 24)
+        for rel in range(offset, offset + size, 24) if kind == 4 else ():
+            if struct.unpack_from('<I', data, rel + 8)[0] == old:
+                struct.pack_into('<I', data, rel + 8, new)
+    (t.path / name).write_bytes(data)

@@ -61,7 +61,11 @@ static void stand_in_for_pieces(struct elf_relink *e, struct kld_file *file)
         start->addr = section_of(e, a)->addr;
         start->section = a->section;
         a->pieces->merged = start;
-        a->pieces->count = 0;
+        a->pieces->list = KLD_NEW_ARRAY(&e->ctx->arena, struct kld_piece, 2);
+        a->pieces->list[1].start = 1; /* one piece, as large as any */
+        a->pieces->directory = NULL;
+        a->pieces->entsize = UINT32_MAX;
+        a->pieces->count = 1;
     }
 }
 

@@ -374,7 +374,8 @@ static bool is_taken_locally(struct elf_relink *e, const struct kld_file *file,
     return false;
 }
 
-/* Whether all names that others may use of the atom are those of its start, as they were. */
+/* Whether all names that others may use of the atom are those of its start, as they were; and it keeps
+ * to the base calling convention, which leaves registers to a jump. */
 static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *file,
                                 const struct kld_atom *atom, const struct kld_state_atom *to)
 {
@@ -387,7 +388,8 @@ static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *fil
         const struct kld_state_symbol *known = kld_relink_known(e->r, file->ids[i]);
         /* The resolver of an ifunc is called at an address that can be changed where it is kept. */
         if (elf_atom_address(atom, sym->value) != atom->addr || sym->type == KLD_TYPE_IFUNC ||
-            known->value != elf_entry_address(section_of(e, atom), to))
+            known->value != elf_entry_address(section_of(e, atom), to) ||
+            (atomic_load(&sym->other) & e->elf->arch->st_other_variant))
             return false;
     }
     return true;

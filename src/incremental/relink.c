@@ -697,7 +697,8 @@ bool kld_relink(struct kld_relink *r)
         kld_slots_load(r);
         if (!make_room(r) || !load_changed(r) || is_too_much(r))
             return false;
-        if (r->files.len && (!r->ctx->format->updater->relink(r) || !is_sound(r)))
+        bool done = !r->files.len || r->ctx->format->updater->relink(r);
+        if (!is_sound(r) || !done)
             return false;
         kld_slots_fill(r);
         kld_slots_store(r);

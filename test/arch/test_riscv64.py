@@ -7,6 +7,7 @@ import pytest
 
 from kldtest import KLD
 from kldtest import only
+from kldtest import renumber
 
 pytestmark = only('riscv64')
 
@@ -478,21 +479,6 @@ def test_call_with_another_relocation_in_it_stays(t, place):
     t.ld('app', 'a.o')
     text = t.elf('app').section('.text')
     assert text.size == t.elf('a.o').section('.text').size
-
-
-def renumber(t, name, old, new):
-    """Changes the type of relocations that the assembler does not know yet."""
-    data = bytearray((t.path / name).read_bytes())
-    shoff, = struct.unpack_from('<Q', data, 40)
-    shentsize, shnum = struct.unpack_from('<HH', data, 58)
-    for i in range(shnum):
-        at = shoff + i * shentsize
-        kind, = struct.unpack_from('<I', data, at + 4)
-        offset, size = struct.unpack_from('<QQ', data, at + 24)
-        for rel in range(offset, offset + size, 24) if kind == 4 else ():
-            if struct.unpack_from('<I', data, rel + 8)[0] == old:
-                struct.pack_into('<I', data, rel + 8, new)
-    (t.path / name).write_bytes(data)
 
 
 def replace(t, name, old, new):
