@@ -177,6 +177,26 @@ static void list_exports(struct kld_session *ctx)
         d->nbloom *= 2;
 }
 
+/* The order that the output has: ties in the order above are decided by the inputs of the time. What does
+ * not fit stays where it is. */
+static void take_order(struct kld_session *ctx)
+{
+    struct elf_link *elf = elf_state(ctx);
+    struct elf_dynsym *d = state(ctx);
+    size_t n = elf->dynsyms.len;
+    struct kld_symbol **syms = KLD_NEW_ARRAY(&ctx->arena, struct kld_symbol *, n);
+    uint32_t *hashes = KLD_NEW_ARRAY(&ctx->arena, uint32_t, n);
+    for (size_t i = 1; i < n; i++) {
+        uint32_t to = elf->dynsym_numbers[elf->dynsyms.data[i] - ctx->symbols];
+        if (to >= n || !to || syms[to])
+            return;
+        syms[to] = elf->dynsyms.data[i];
+        hashes[to] = d->hashes[i];
+    }
+    memcpy(elf->dynsyms.data, syms, n * sizeof(*syms));
+    memcpy(d->hashes, hashes, n * sizeof(*hashes));
+}
+
 static void number_symbols(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
@@ -311,6 +331,8 @@ void elf_dynsym_synth(struct kld_session *ctx)
     struct elf_link *elf = elf_state(ctx);
     list_references(ctx);
     list_exports(ctx);
+    if (elf->dynsym_numbers)
+        take_order(ctx);
     number_symbols(ctx);
     const struct elf_dynsym *d = state(ctx);
     uint64_t n = elf->dynsyms.len;

@@ -132,6 +132,7 @@ struct elf_link {
     KLD_VEC(struct kld_symbol *) plt_got; /* by .plt.got entry number */
     KLD_VEC(struct kld_symbol *) iplt;    /* ifuncs: entries behind those of plt */
     KLD_VEC(struct kld_symbol *) dynsyms; /* [0] is NULL; .dynsym in order */
+    uint32_t *dynsym_numbers;             /* --incremental-verify: by id, that order; else NULL */
     KLD_VEC(struct kld_symbol *) copies;  /* with a copy relocation */
     uint32_t plt_got_size;                /* of an entry in .plt.got, */
     uint32_t plt_got_capacity; /* and how many there are, with slack spare ones included */

@@ -53,6 +53,33 @@ static void needs_of_link(struct kld_verify *v)
                          "the program has islands for branches: it is not patched, nor verified");
 }
 
+/* What it has an entry for, it needs: a patch may give other entries than a full link would. */
+static uint16_t needs_of_slots(const struct elf_aux *aux)
+{
+    return (uint16_t)((aux->got != ELF_NONE ? KLD_SYM_NEED_GOT : 0) |
+                      (aux->gottp != ELF_NONE ? KLD_SYM_NEED_GOTTP : 0) |
+                      (aux->tlsgd != ELF_NONE ? KLD_SYM_NEED_TLSGD : 0) |
+                      (aux->tlsdesc != ELF_NONE ? KLD_SYM_NEED_TLSDESC : 0));
+}
+
+static void needs_of_symbol(struct kld_verify *v, kld_symid id)
+{
+    struct kld_symbol *sym = &v->ctx->symbols[id];
+    const struct kld_state_symbol *known = &v->symbols[v->numbers[id]];
+    const struct elf_aux *aux = kld_state_get(&v->st, KLD_T_AUX, known->aux, 1);
+    uint16_t missing = atomic_load(&sym->flags) & SLOT_NEEDS & ~known->needs;
+    if (missing) {
+        struct kld_where where = at_symbol(v, sym);
+        kld_verify_error(v, &where, "%.*s needs 0x%x, the state has 0x%x for it",
+                         KLD_FMT(kld_symbol_name(sym)), missing, known->needs);
+    }
+    kld_symbol_flag(sym, known->needs & SLOT_NEEDS);
+    if (!known->aux)
+        return;
+    kld_symbol_flag(sym, needs_of_slots(aux));
+    elf_state(v->ctx)->dynsym_numbers[id] = aux->dynsym;
+}
+
 static void needs(struct kld_verify *v)
 {
     struct kld_session *ctx = v->ctx;
@@ -62,19 +89,11 @@ static void needs(struct kld_verify *v)
         return;
     }
     needs_of_link(v);
-    for (kld_symid id = 0; id < ctx->nsymbols; id++) {
-        struct kld_symbol *sym = &ctx->symbols[id];
-        if (v->numbers[id] == KLD_STATE_NONE)
-            continue;
-        uint16_t known = v->symbols[v->numbers[id]].needs & SLOT_NEEDS;
-        uint16_t missing = atomic_load(&sym->flags) & SLOT_NEEDS & ~known;
-        if (missing) {
-            struct kld_where where = at_symbol(v, sym);
-            kld_verify_error(v, &where, "%.*s needs 0x%x, the state has 0x%x for it",
-                             KLD_FMT(kld_symbol_name(sym)), missing, known);
-        }
-        kld_symbol_flag(sym, known);
-    }
+    elf_state(ctx)->dynsym_numbers = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->nsymbols);
+    memset(elf_state(ctx)->dynsym_numbers, 0xff, ctx->nsymbols * sizeof(uint32_t));
+    for (kld_symid id = 0; id < ctx->nsymbols; id++)
+        if (v->numbers[id] != KLD_STATE_NONE)
+            needs_of_symbol(v, id);
 }
 
 /* ---- the tables are where they were ---- */
@@ -202,10 +221,65 @@ static void number_plts(struct kld_verify *v)
         kld_verify_error(v, NULL, "an entry of the procedure linkage table is nobody's");
 }
 
+/* Those that are, all of them, as a full link makes them. */
+static const struct {
+    enum elf_synth which;
+    const char *what;
+} whole_tables[] = {
+    {ELF_INTERP, "the name of the dynamic linker"},
+    {ELF_NOTE_PROPERTY, "a note"},
+    {ELF_NOTE_PACKAGE, "a note"},
+    {ELF_ATTRIBUTES, "an attribute"},
+    {ELF_GNU_HASH, "the hash table"},
+    {ELF_HASH, "the hash table"},
+    {ELF_DYNSYM, "the dynamic symbol table"},
+    {ELF_DYNSTR, "a dynamic string"},
+    {ELF_VERSYM, "a version"},
+    {ELF_VERDEF, "a version"},
+    {ELF_VERNEED, "a version"},
+    {ELF_DYNAMIC, "the dynamic section"},
+    {ELF_FILLER_ABBREV, "an abbreviation"},
+    {ELF_FILLER_UNITS, "a unit"},
+};
+
 /* Tables whose being there depends on the inputs of a time. */
-static bool may_be_absent(int which)
+static bool may_differ(int which)
 {
-    return which == ELF_FILLER_ABBREV || which == ELF_FILLER_UNITS;
+    static const enum elf_synth tables[] = {
+        ELF_FILLER_ABBREV, ELF_FILLER_UNITS, ELF_RELA_PLT, ELF_PLT,
+        ELF_PLT_SEC,       ELF_PLT_GOT,      ELF_GOT,      ELF_GOT_PLT,
+    };
+    for (size_t i = 0; i < KLD_COUNT(tables); i++)
+        if ((int)tables[i] == which)
+            return true;
+    return false;
+}
+
+static bool has_its_size(struct kld_verify *v, int which)
+{
+    const struct kld_atom *atom = elf_state(v->ctx)->synth[which];
+    for (size_t i = 0; i < KLD_COUNT(whole_tables); i++)
+        if ((int)whole_tables[i].which == which && which != ELF_DYNAMIC &&
+            which != ELF_FILLER_UNITS)
+            return atom->size == record_of(v)->synth[which].size;
+    return true;
+}
+
+static void match_table(struct kld_verify *v, int which)
+{
+    struct elf_link *elf = elf_state(v->ctx);
+    bool there = record_of(v)->synth[which].there;
+    if (there && elf->synth[which] && !has_its_size(v, which))
+        kld_verify_error(v, NULL, "table %d of the linker's own has %llu bytes instead of %llu",
+                         which, (unsigned long long)record_of(v)->synth[which].size,
+                         (unsigned long long)elf->synth[which]->size);
+    if (!elf->synth[which] == !there)
+        return;
+    if (!may_differ(which))
+        kld_verify_error(v, NULL, "the output %s table %d of the linker's own",
+                         there ? "has" : "does not have", which);
+    if (!there)
+        elf->synth[which] = NULL; /* who needs an entry of it does not have one */
 }
 
 static void restore(struct kld_verify *v)
@@ -213,9 +287,7 @@ static void restore(struct kld_verify *v)
     struct kld_session *ctx = v->ctx;
     struct elf_link *elf = elf_state(ctx);
     for (int i = 0; i < ELF_SYNTH_COUNT; i++)
-        if (!elf->synth[i] != !record_of(v)->synth[i].there && !may_be_absent(i))
-            kld_verify_error(v, NULL, "the output %s table %d of the linker's own",
-                             elf->synth[i] ? "needs" : "has", i);
+        match_table(v, i);
     if (!elf_restore_link(ctx, &v->st, v->sections))
         return;
     for (kld_symid id = 0; id < ctx->nsymbols; id++)
@@ -318,30 +390,6 @@ static bool field(struct kld_verify *v, const struct kld_atom *atom, uint32_t i,
 
 /* ---- tables that are as a full link makes them ---- */
 
-static const struct {
-    enum elf_synth which;
-    const char *what;
-} whole_tables[] = {
-    {ELF_INTERP, "the name of the dynamic linker"},
-    {ELF_NOTE_PROPERTY, "a note"},
-    {ELF_NOTE_PACKAGE, "a note"},
-    {ELF_ATTRIBUTES, "an attribute"},
-    {ELF_GNU_HASH, "the hash table"},
-    {ELF_HASH, "the hash table"},
-    {ELF_DYNSYM, "the dynamic symbol table"},
-    {ELF_DYNSTR, "a dynamic string"},
-    {ELF_VERSYM, "a version"},
-    {ELF_VERDEF, "a version"},
-    {ELF_VERNEED, "a version"},
-    {ELF_PLT, "the procedure linkage table"},
-    {ELF_PLT_GOT, "the procedure linkage table"},
-    {ELF_PLT_SEC, "the procedure linkage table"},
-    {ELF_GOT_PLT, "the global offset table"},
-    {ELF_DYNAMIC, "the dynamic section"},
-    {ELF_FILLER_ABBREV, "an abbreviation"},
-    {ELF_FILLER_UNITS, "a unit"},
-};
-
 static void check_whole_tables(struct kld_verify *v)
 {
     struct kld_session *ctx = v->ctx;
@@ -350,13 +398,83 @@ static void check_whole_tables(struct kld_verify *v)
         const struct kld_atom *a = elf_state(ctx)->synth[whole_tables[i].which];
         if (!a || !a->size || (a->kind == KLD_ATOM_GENERATED ? !a->generate : !a->data))
             continue;
-        uint8_t *bytes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, a->size);
+        /* .dynamic may have to hold more by now. */
+        uint8_t *bytes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, a->size + 4096);
         if (a->kind == KLD_ATOM_GENERATED)
             a->generate(ctx, w, a, bytes);
         else
             memcpy(bytes, a->data, a->size);
         kld_verify_bytes(v, section_of(v, a), a->addr, bytes, a->size, whole_tables[i].what);
     }
+}
+
+/* ---- PLT ---- */
+
+static void check_plt(struct kld_verify *v)
+{
+    struct kld_session *ctx = v->ctx;
+    const struct elf_link *elf = elf_state(ctx);
+    const struct elf_arch_ops *arch = elf->arch;
+    const struct kld_atom *plt = elf->synth[ELF_PLT], *sec = elf->synth[ELF_PLT_SEC];
+    uint32_t n = (uint32_t)(elf->plt.len + elf->iplt.len), size = arch->plt_entry_size;
+    if (!plt || !n)
+        return;
+    uint8_t *bytes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, elf->plt_header + (uint64_t)n * size);
+    if (elf->plt_header)
+        arch->write_plt_header(ctx, bytes);
+    for (uint32_t i = 0; i < n; i++)
+        arch->write_plt_entry(ctx, bytes + elf->plt_header + (uint64_t)i * size,
+                              plt->addr + elf->plt_header + (uint64_t)i * size,
+                              elf->got_plt_addr + 8ull * (elf->got_plt_reserved + i), i);
+    kld_verify_bytes(v, section_of(v, plt), plt->addr, bytes, elf->plt_header + (uint64_t)n * size,
+                     "the procedure linkage table");
+    for (uint32_t i = 0; sec && i < n; i++) {
+        uint8_t entry[64] = {0};
+        uint64_t at = sec->addr + (uint64_t)i * arch->plt_entry_size_ibt;
+        arch->write_plt_sec_entry(ctx, entry, at,
+                                  elf->got_plt_addr + 8ull * (elf->got_plt_reserved + i));
+        kld_verify_bytes(v, section_of(v, sec), at, entry, arch->plt_entry_size_ibt,
+                         "an entry of the procedure linkage table");
+    }
+}
+
+static void check_plt_got(struct kld_verify *v)
+{
+    struct kld_session *ctx = v->ctx;
+    const struct elf_link *elf = elf_state(ctx);
+    const struct kld_atom *a = elf->synth[ELF_PLT_GOT];
+    if (!a)
+        return;
+    uint8_t *bytes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, a->size);
+    memset(bytes, ctx->arch->code_fill, a->size);
+    for (uint32_t i = 0; i < elf->plt_got.len; i++) {
+        uint64_t at = (uint64_t)i * elf->plt_got_size;
+        uint32_t got = elf_aux(ctx, elf->plt_got.data[i])->got;
+        memset(bytes + at, 0, elf->plt_got_size);
+        elf->arch->write_plt_got_entry(ctx, bytes + at, a->addr + at, elf_got_address(ctx, got));
+    }
+    kld_verify_bytes(v, section_of(v, a), a->addr, bytes, a->size,
+                     "an entry of the procedure linkage table");
+}
+
+static void check_got_plt(struct kld_verify *v)
+{
+    struct kld_session *ctx = v->ctx;
+    const struct elf_link *elf = elf_state(ctx);
+    const struct kld_atom *a = elf->synth[ELF_GOT_PLT];
+    if (!a)
+        return;
+    uint64_t used = 8 * (elf->got_plt_reserved + elf->plt.len);
+    uint8_t *bytes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, KLD_MAX(a->size, used));
+    if (elf->got_plt_reserved && elf->synth[ELF_DYNAMIC])
+        kld_put64(bytes, elf->synth[ELF_DYNAMIC]->addr);
+    for (uint32_t i = 0; i < elf->plt.len; i++) {
+        uint64_t entry = elf->plt_addr + elf->plt_header + (uint64_t)i * elf->arch->plt_entry_size;
+        kld_put64(bytes + 8ull * (elf->got_plt_reserved + i),
+                  elf->arch->lazy_target ? elf->arch->lazy_target(ctx, entry) : elf->plt_addr);
+    }
+    kld_verify_bytes(v, section_of(v, a), a->addr, bytes, KLD_MAX(a->size, used),
+                     "a slot of .got.plt");
 }
 
 /* ---- GOT ---- */
@@ -457,16 +575,21 @@ static void expect_dynrels(struct kld_verify *v, elf_dynrel_list *list)
             elf_dynrel_of_file(ctx, elf_object(ctx->files[f]), list);
 }
 
+static struct elf_dynrel_entry get_entry(const uint8_t *in)
+{
+    uint64_t info = kld_get64(in + 8);
+    return (struct elf_dynrel_entry){.type = (uint32_t)ELF64_R_TYPE(info),
+                                     .dynsym = (uint32_t)ELF64_R_SYM(info),
+                                     .place = kld_get64(in),
+                                     .addend = (int64_t)kld_get64(in + 16)};
+}
+
 static void read_dynrels(struct kld_verify *v, const struct kld_atom *table, uint64_t from,
                          elf_dynrel_list *list)
 {
     const uint8_t *out = kld_verify_output_at(v, section_of(v, table), table->addr, table->size);
     for (uint64_t at = from; out && at + 24 <= table->size; at += 24) {
-        uint64_t info = kld_get64(out + at + 8);
-        struct elf_dynrel_entry e = {.type = (uint32_t)ELF64_R_TYPE(info),
-                                     .dynsym = (uint32_t)ELF64_R_SYM(info),
-                                     .place = kld_get64(out + at),
-                                     .addend = (int64_t)kld_get64(out + at + 16)};
+        struct elf_dynrel_entry e = get_entry(out + at);
         if (e.type != elf_state(v->ctx)->arch->r_none)
             *kld_vec_push(&v->ctx->arena, list) = e;
     }
@@ -519,20 +642,24 @@ static void check_dynrels(struct kld_verify *v)
     }
 }
 
-/* Resolvers run when all else is done. */
-static void check_late(struct kld_verify *v)
+/* Resolvers run when all else is done; spare entries say nothing. */
+static void check_order(struct kld_verify *v)
 {
     const struct elf_link *elf = elf_state(v->ctx);
-    elf_dynrel_list found = {0};
+    const struct kld_atom *table = elf->synth[ELF_RELA_DYN];
     bool late = false;
-    if (!elf->is_dynamic || !elf->synth[ELF_RELA_DYN])
+    if (!elf->is_dynamic || !table)
         return;
-    read_dynrels(v, elf->synth[ELF_RELA_DYN], 0, &found);
-    for (size_t i = 0; i < found.len; i++) {
-        bool resolver = found.data[i].type == elf->arch->r_irelative;
-        if (late && !resolver)
-            report_dynrel(v, &found.data[i], "is behind an IRELATIVE one");
-        late |= resolver;
+    const uint8_t *out = kld_verify_output_at(v, section_of(v, table), table->addr, table->size);
+    for (uint64_t at = 0; out && at + 24 <= table->size; at += 24) {
+        struct elf_dynrel_entry e = get_entry(out + at), none = {.type = elf->arch->r_none};
+        if (e.type == none.type && compare_entries(&e, &none) != 0)
+            report_dynrel(v, &e, "is none, and not empty");
+        if (e.type == none.type)
+            continue;
+        if (late && e.type != elf->arch->r_irelative)
+            report_dynrel(v, &e, "is behind an IRELATIVE one");
+        late |= e.type == elf->arch->r_irelative;
     }
 }
 
@@ -729,14 +856,13 @@ static void check_section_headers(struct kld_verify *v)
         Elf64_Shdr sh;
         memcpy(&sh, out, sizeof(sh));
         const char *name = kld_state_text(&v->st, s->name, s->name_length);
-        struct kld_where where = {.section = name};
         const char *what = compare_header(&sh, s);
         const uint8_t *text = kld_verify_output_at(
             v, section_of(v, names), names->addr + sh.sh_name, (uint64_t)s->name_length + 1);
         if (text && memcmp(text, name, (size_t)s->name_length + 1) != 0)
             what = "name";
         if (what)
-            kld_verify_error(v, &where, "its header has another %s", what);
+            kld_verify_error(v, NULL, "the header of section %s has another %s", name, what);
     }
 }
 
@@ -822,10 +948,13 @@ static void check(struct kld_verify *v)
     check_headers(v);
     check_section_headers(v);
     check_whole_tables(v);
+    check_plt(v);
+    check_plt_got(v);
+    check_got_plt(v);
     check_got(v);
     check_islands(v);
     check_dynrels(v);
-    check_late(v);
+    check_order(v);
     check_plt_relocations(v);
     check_unwind_table(v);
     check_symtab(v);

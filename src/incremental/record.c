@@ -172,7 +172,8 @@ struct recorder {
     struct kld_state_builder b;
     uint32_t *numbers; /* by symbol id: in the state, or KLD_STATE_NONE */
     uint32_t nsymbols;
-    uint32_t *slots; /* KLD_T_NAMES */
+    uint32_t *starts; /* by block of ids: the first number */
+    uint32_t *slots;  /* KLD_T_NAMES */
     uint32_t nslots;
     struct kld_state_symbol *symbols;
     struct kld_state_file *files;
@@ -185,8 +186,10 @@ struct recorder {
     bool unsupported;               /* there is something that a state does not hold */
 };
 
-/* Symbols that objects mention, and signatures of groups. */
-static void number_symbols(struct recorder *r)
+enum { BLOCK = 8192 }; /* ids at a time */
+
+/* Signatures of groups are wanted whatever they are. */
+static void want_signatures(struct recorder *r)
 {
     struct kld_session *ctx = r->ctx;
     r->numbers = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->nsymbols);
@@ -196,10 +199,34 @@ static void number_symbols(struct recorder *r)
             for (uint32_t g = 0; g < file->ngroups; g++)
                 r->numbers[file->ids[file->groups[g].name]] = 1;
     }
-    for (kld_symid id = 0; id < ctx->nsymbols; id++) {
-        bool wanted = ctx->symbols[id].name &&
-                      (r->numbers[id] || kld_symbol_has(&ctx->symbols[id], KLD_SYM_REF_REGULAR));
-        r->numbers[id] = wanted ? r->nsymbols++ : KLD_STATE_NONE;
+}
+
+/* Symbols that objects mention: how many, or (starts are known) what numbers they get. */
+static void count_block(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+{
+    (void)w;
+    struct recorder *r = arg;
+    kld_symid end = (kld_symid)KLD_MIN((block + 1) * BLOCK, ctx->nsymbols);
+    uint32_t n = 0;
+    for (kld_symid id = (kld_symid)(block * BLOCK); id < end; id++) {
+        const struct kld_symbol *sym = &ctx->symbols[id];
+        bool wanted = sym->name && (r->numbers[id] || kld_symbol_has(sym, KLD_SYM_REF_REGULAR));
+        r->numbers[id] = wanted ? n++ : KLD_STATE_NONE;
+    }
+    r->starts[block] = n;
+}
+
+static void number_symbols(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    size_t blocks = (ctx->nsymbols + BLOCK - 1) / BLOCK;
+    want_signatures(r);
+    r->starts = KLD_NEW_ARRAY(&ctx->arena, uint32_t, blocks);
+    kld_parallel_for(ctx, blocks, 2, count_block, r);
+    for (size_t i = 0; i < blocks; i++) {
+        uint32_t n = r->starts[i];
+        r->starts[i] = r->nsymbols;
+        r->nsymbols += n;
     }
 }
 
@@ -258,30 +285,47 @@ static void record_symbol(struct recorder *r, kld_symid id)
         out->bits |= KLD_STATE_SYM_DEAD;
 }
 
-enum { BLOCK = 8192 };
-
 static void record_block(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
 {
     struct recorder *r = arg;
     (void)w;
     kld_symid end = (kld_symid)KLD_MIN((block + 1) * BLOCK, ctx->nsymbols);
     for (kld_symid id = (kld_symid)(block * BLOCK); id < end; id++)
-        if (r->numbers[id] != KLD_STATE_NONE)
+        if (r->numbers[id] != KLD_STATE_NONE) {
+            r->numbers[id] += r->starts[block];
             record_symbol(r, id);
+        }
+}
+
+/* The names of one partition of names.c have a part of the index of their own. */
+static void index_partition(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t part)
+{
+    (void)w;
+    struct recorder *r = arg;
+    uint32_t size = r->nslots / KLD_NAME_PARTITIONS;
+    uint32_t *slots = r->slots + part * size;
+    for (kld_symid id = (kld_symid)part; id < ctx->nsymbols; id += KLD_NAME_PARTITIONS) {
+        uint32_t n = r->numbers[id];
+        if (n == KLD_STATE_NONE)
+            continue;
+        uint32_t at = (uint32_t)(r->symbols[n].hash / KLD_NAME_PARTITIONS) & (size - 1);
+        while (slots[at])
+            at = (at + 1) & (size - 1);
+        slots[at] = n + 1;
+    }
 }
 
 static void index_names(struct recorder *r)
 {
-    r->nslots = 64;
-    while (r->nslots < 2 * r->nsymbols)
-        r->nslots *= 2;
-    r->slots = KLD_NEW_ARRAY(&r->ctx->arena, uint32_t, r->nslots);
-    for (uint32_t i = 0; i < r->nsymbols; i++) {
-        uint32_t at = (uint32_t)(r->symbols[i].hash / 64) & (r->nslots - 1);
-        while (r->slots[at])
-            at = (at + 1) & (r->nslots - 1);
-        r->slots[at] = i + 1;
-    }
+    struct kld_session *ctx = r->ctx;
+    /* Partitions are about equally full; at worst one has all ids that there are in it. */
+    uint32_t size = 16, most = ctx->nsymbols / KLD_NAME_PARTITIONS + 1;
+    while (size < most + most / 2)
+        size *= 2;
+    r->nslots = size * KLD_NAME_PARTITIONS;
+    r->slots = KLD_NEW_ARRAY(&ctx->arena, uint32_t, r->nslots);
+    kld_parallel_for(ctx, KLD_NAME_PARTITIONS, r->nsymbols < 4 * BLOCK ? KLD_NAME_PARTITIONS : 4,
+                     index_partition, r);
 }
 
 static void record_symbols(struct recorder *r)

@@ -1,6 +1,7 @@
 #define XXH_INLINE_ALL
 #include "src/incremental/state.h"
 #include <xxhash.h>
+#include "src/names.h"
 #include "src/session.h"
 
 enum { VERSION = 1, PAGE = KLD_STATE_PAGE };
@@ -135,9 +136,11 @@ const char *kld_state_text(struct kld_state *st, uint64_t at, uint32_t length)
 
 uint32_t kld_state_find(struct kld_state *st, struct kld_str name)
 {
-    uint64_t slots = kld_state_count(st, KLD_T_NAMES), hash = kld_name_hash(name);
+    uint64_t hash = kld_name_hash(name);
+    uint64_t slots = kld_state_count(st, KLD_T_NAMES) / KLD_NAME_PARTITIONS;
+    uint64_t first = hash % KLD_NAME_PARTITIONS * slots;
     for (uint64_t i = 0; i < slots; i++) {
-        uint64_t at = (hash / 64 + i) & (slots - 1); /* names.c's partitions use the low bits */
+        uint64_t at = first + ((hash / KLD_NAME_PARTITIONS + i) & (slots - 1));
         uint32_t n = *(const uint32_t *)kld_state_get(st, KLD_T_NAMES, at, 1);
         if (!n)
             break;

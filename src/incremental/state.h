@@ -22,7 +22,8 @@ enum kld_state_table {
     KLD_T_FILES,    /* struct kld_state_file: objects and libraries of the link, in its order */
     KLD_T_SECTIONS, /* struct kld_state_section, by id */
     KLD_T_SYMBOLS,  /* struct kld_state_symbol */
-    KLD_T_NAMES,    /* uint32_t: 1 + symbol, by hash of its name; open addressing, 2^n slots */
+    KLD_T_NAMES,    /* uint32_t: 1 + symbol, by hash of its name; open addressing in the
+                       2^n slots of its partition (names.h) */
     KLD_T_AUX,      /* the format's numbers of a symbol */
     KLD_T_CHUNKS,   /* struct kld_state_chunk: hashes of the output */
     KLD_T_SLOTS,    /* struct kld_state_slot: free space */

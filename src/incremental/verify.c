@@ -6,11 +6,6 @@
 
 /* ---- messages ---- */
 
-struct kld_where kld_verify_in_section(const struct kld_section *s, uint64_t offset)
-{
-    return (struct kld_where){.section = s->name, .offset = offset, .has_offset = true};
-}
-
 static struct kld_where in_atom(struct kld_verify *v, const struct kld_atom *a)
 {
     struct kld_str name = v->ctx->format->atom_name(a);
@@ -44,9 +39,8 @@ const uint8_t *kld_verify_output_at(struct kld_verify *v, const struct kld_secti
 {
     if (addr >= s->addr && kld_in_bounds(addr - s->addr, size, s->size))
         return kld_verify_output(v, s->offset + (addr - s->addr), size);
-    struct kld_where where = kld_verify_in_section(s, addr - s->addr);
-    kld_verify_error(v, &where, "0x%llx bytes are not within the section",
-                     (unsigned long long)size);
+    kld_verify_error(v, NULL, "0x%llx bytes at 0x%llx are not within section %s",
+                     (unsigned long long)size, (unsigned long long)addr, s->name);
     return NULL;
 }
 
@@ -65,9 +59,12 @@ void kld_verify_bytes(struct kld_verify *v, const struct kld_section *s, uint64_
     if (!size || !out || memcmp(out, bytes, size) == 0)
         return;
     uint64_t i = first_difference(out, bytes, size);
-    struct kld_where where = kld_verify_in_section(s, addr - s->addr + i);
-    kld_verify_error(v, &where, "%s (at 0x%llx, 0x%llx bytes) is 0x%02x instead of 0x%02x", what,
-                     (unsigned long long)addr, (unsigned long long)size, out[i], bytes[i]);
+    kld_verify_error(
+        v, NULL,
+        "section %s, offset 0x%llx: %s (at 0x%llx, 0x%llx bytes) has 0x%02x instead of "
+        "0x%02x",
+        s->name, (unsigned long long)(addr - s->addr + i), what, (unsigned long long)addr,
+        (unsigned long long)size, out[i], bytes[i]);
 }
 
 /* ---- the state ---- */
@@ -96,6 +93,15 @@ static bool open_state(struct kld_verify *v)
         break;
     }
     return false;
+}
+
+/* All of it, whatever nobody needs. */
+static bool check_state(struct kld_verify *v)
+{
+    for (int t = 0; t < KLD_STATE_TABLES; t++)
+        kld_state_get(&v->st, (enum kld_state_table)t, 0,
+                      kld_state_count(&v->st, (enum kld_state_table)t));
+    return is_sound(v);
 }
 
 static bool open_output(struct kld_verify *v)
@@ -157,23 +163,28 @@ void kld_verify_open(struct kld_session *ctx)
     be_silent(&ctx->options);
     if (mode)
         kld_verify_error(v, NULL, "there is no state of a link with %s", mode);
-    else if (open_state(v) && open_output(v))
+    else if (open_state(v) && check_state(v) && open_output(v))
         check_request(v);
 }
 
 /* ---- sections ---- */
 
-static void map_sections(struct kld_verify *v)
+/* all: also those that only the output has */
+static void map_sections(struct kld_verify *v, bool all)
 {
     struct kld_session *ctx = v->ctx;
     v->nsections = (uint32_t)kld_state_count(&v->st, KLD_T_SECTIONS);
     v->known = kld_state_get(&v->st, KLD_T_SECTIONS, 0, v->nsections);
     v->sections = KLD_NEW_ARRAY(&ctx->arena, struct kld_section *, v->nsections);
-    v->section_ids = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->sections.len);
-    memset(v->section_ids, 0xff, ctx->sections.len * sizeof(*v->section_ids));
+    size_t most = ctx->sections.len + v->nsections;
+    v->section_ids = KLD_NEW_ARRAY(&ctx->arena, uint32_t, most);
+    memset(v->section_ids, 0xff, most * sizeof(*v->section_ids));
     for (uint32_t i = 0; i < v->nsections; i++) {
         const char *name = kld_state_text(&v->st, v->known[i].name, v->known[i].name_length);
         struct kld_section *s = v->known[i].nameless ? NULL : kld_section_find(ctx, name);
+        if (!s && all && !v->known[i].nameless) /* nothing is in it any more */
+            s = kld_section_get(ctx, &ctx->arena, kld_str(name), v->known[i].type,
+                                v->known[i].format_flags, v->known[i].entsize);
         v->sections[i] = s;
         if (s)
             v->section_ids[s->id] = i;
@@ -189,8 +200,8 @@ static void place_sections(struct kld_verify *v)
         if (!s)
             continue;
         if (from->number && (s->type != from->type || s->format_flags != from->format_flags))
-            kld_verify_error(v, &(struct kld_where){.section = s->name},
-                             "type or flags are not what they were");
+            kld_verify_error(v, NULL, "type or flags of section %s are not what they were",
+                             s->name);
         s->number = from->number;
         s->flags = from->flags;
         s->p2align = from->p2align;
@@ -325,7 +336,7 @@ void kld_verify_files(struct kld_session *ctx)
                          (unsigned long long)n);
         return;
     }
-    map_sections(v);
+    map_sections(v, false);
     v->records = KLD_NEW_ARRAY(&ctx->arena, struct kld_file_record, n);
     for (uint32_t f = 0; f < n && !v->st.damaged; f++) {
         kld_record_get(&v->st, f, &v->records[f]);
@@ -400,6 +411,17 @@ static bool place_of(struct kld_verify *v, struct kld_symbol *sym,
     return true;
 }
 
+/* The section of a definition, as the state counts them. */
+static uint32_t section_of(const struct kld_verify *v, const struct kld_symbol *sym)
+{
+    if (sym->in_section)
+        return v->section_ids[sym->section->id];
+    const struct kld_atom *atom = sym->atom;
+    if (atom->kind == KLD_ATOM_PIECES && atom->pieces->merged)
+        atom = atom->pieces->merged;
+    return v->section_ids[atom->section];
+}
+
 static uint8_t bits_of(const struct kld_symbol *sym)
 {
     return (uint8_t)((sym->unique ? KLD_STATE_SYM_UNIQUE : 0) |
@@ -427,7 +449,10 @@ static const char *compare_symbol(const struct kld_verify *v, const struct kld_s
         return "visibility";
     if (found && atomic_load(&sym->other) != known->other)
         return "st_other";
-    if (found && sym->size != known->size)
+    /* (what a library's functions have is not looked at) */
+    bool sized = defined || (found && sym->type != KLD_TYPE_FUNCTION &&
+                             sym->type != KLD_TYPE_IFUNC && sym->type != KLD_TYPE_NONE);
+    if (sized && sym->size != known->size)
         return "size";
     if (found && sym->version != known->version)
         return "version";
@@ -473,6 +498,8 @@ static void check_symbol(struct kld_verify *v, kld_symid id)
                          (unsigned long long)place, (unsigned long long)known->place);
     if (dead)
         return;
+    if (sym->kind == KLD_SYM_DEFINED && section_of(v, sym) != known->section)
+        kld_verify_error(v, &where, "the state has another section of %.*s", KLD_FMT(name));
     uint64_t seen = v->ctx->format->symbol_address(v->ctx, sym);
     if (seen == known->value)
         return;
@@ -580,19 +607,10 @@ static void check_file(struct kld_session *ctx, struct kld_worker *w, void *arg,
 
 /* ---- all of it ---- */
 
-/* Pages that nobody needs are as good as the others. */
-static void check_state(struct kld_verify *v)
-{
-    for (int t = 0; t < KLD_STATE_TABLES; t++)
-        kld_state_get(&v->st, (enum kld_state_table)t, 0,
-                      kld_state_count(&v->st, (enum kld_state_table)t));
-}
-
 void kld_verify(struct kld_session *ctx)
 {
     struct kld_verify *v = ctx->incremental->verify;
-    check_state(v);
-    map_sections(v);
+    map_sections(v, true);
     place_sections(v);
     if (!is_sound(v))
         return;

@@ -64,8 +64,6 @@ static inline uint64_t kld_verify_entry(const struct kld_verify *v, const struct
     return a->entry && a->section < v->nsections ? v->known[a->section].addr + a->entry - 1 : 0;
 }
 
-/* Where in an atom, or in a section. */
-struct kld_where kld_verify_in_section(const struct kld_section *s, uint64_t offset);
 #define kld_verify_error(v, where, ...)                                                            \
     kld_error((v)->ctx, "incremental-verify", where, __VA_ARGS__)
 

@@ -158,7 +158,7 @@ class Link:
         """Patched or fallen back, as the linker likes: it has to be right."""
         report = self(*options, **more)
         assert PLAIN or report.outcome in ('PATCHED', 'FELL_BACK_FULL'), report.result
-        self.verify()
+        self.verify(*options, **more)
         return report
 
     def from_scratch(self, *options, **more):
@@ -172,17 +172,20 @@ class Link:
         assert PLAIN or report.outcome == 'FULL', report.result
         return (self.t.path / out).read_bytes()
 
-    def verify(self, *options, ok=True):
-        """--incremental-verify says nothing, or (ok=False) an error, and changes nothing."""
+    def verify(self, *options, ok=True, env=None):
+        """--incremental-verify says nothing, or (ok=False) an error, and changes nothing. The result,
+        if ok=None allows either."""
         if not VERIFY:
             return
         before = Stamp.of(self.path), [Stamp.of(f) for f in [self.state] if f.exists()]
-        result = self.t.tool(*self.command('--incremental', '--incremental-verify', *options), ok=ok)
-        if ok:
+        result = self.t.tool(*self.command('--incremental', '--incremental-verify', *options), ok=ok,
+                             env=env)
+        if result.status == 0:
             assert result.stdout == result.stderr == '', f'not silent:\n{result}'
         else:
             result.says('error: ')
         assert before == (Stamp.of(self.path), [Stamp.of(f) for f in [self.state] if f.exists()])
+        return result
 
     def stats(self):
         """A link with --stats: {'full links': 1, 'patched': 2, ...}"""
