@@ -290,8 +290,6 @@ static kld_status end_run(kld_session *session, bool good, enum kld_phase next)
     session->phase = good ? next : KLD_PHASE_DONE;
     if (session->phase == KLD_PHASE_DONE)
         kld_forget_errors(session);
-    if (!good) /* what is known so far may say otherwise */
-        session->state_io.outcome = KLD_OUTCOME_NONE;
     return session->no_memory ? KLD_NO_MEMORY
            : internal         ? KLD_INTERNAL
            : good             ? KLD_OK
@@ -367,7 +365,8 @@ kld_status kld_output(kld_session *session, const void **data, size_t *length)
 
 kld_outcome kld_get_outcome(kld_session *session, const char **reason)
 {
-    kld_outcome outcome = session ? session->state_io.outcome : KLD_OUTCOME_NONE;
+    bool linked = session && session->linked;
+    kld_outcome outcome = linked ? session->state_io.outcome : KLD_OUTCOME_NONE;
     if (reason)
         *reason = outcome == KLD_OUTCOME_FELL_BACK_FULL ? session->state_io.reason : NULL;
     return outcome;

@@ -108,7 +108,14 @@ static bool open_output(struct kld_verify *v)
 {
     const char *path = v->ctx->options.output;
     const struct kld_identity *id = &v->output.id, *known = &v->st.header->output;
-    switch (kld_update_look(v->ctx, path, &v->output)) {
+    enum kld_update_problem problem = KLD_UPDATE_OK;
+    if (!v->ctx->options.output_memory)
+        problem = kld_update_look(v->ctx, path, &v->output);
+    else if (v->ctx->output.memory)
+        kld_update_open_memory(&v->output, v->ctx->output.memory, v->ctx->output.size);
+    else
+        problem = KLD_UPDATE_MISSING;
+    switch (problem) {
     case KLD_UPDATE_OK: break;
     case KLD_UPDATE_IN_USE:
         kld_verify_error(v, NULL, "another link is using %s", path);

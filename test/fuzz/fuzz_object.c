@@ -1,4 +1,5 @@
-/* fuzz_object - any bytes as a relocatable object of a program, of a library, of another object. */
+/* fuzz_object - any bytes as a relocatable object of a program, of a library, of another object; and its
+ * id. */
 #include "fuzz_link.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -9,5 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_link(data, size, program);
     fuzz_link(data, size, library);
     fuzz_link(data, size, object);
+    unsigned char id[KLD_CONTENT_ID_SIZE];
+    if (data)
+        kld_obj_content_id(NULL, data, size, id);
     return 0;
 }
