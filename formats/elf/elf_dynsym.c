@@ -258,8 +258,9 @@ static void fill_symbol(const struct kld_session *ctx, const struct kld_symbol *
     if (sym->type == KLD_TYPE_TLS)
         out->st_value -= elf->tls_start;
     else if (sym->type == KLD_TYPE_IFUNC && !kld_symbol_has(sym, KLD_SYM_NEED_CANONICAL_PLT) &&
-             section && !sym->in_section)
-        out->st_value = elf_atom_address(elf_output_atom(sym->atom), sym->value);
+             section)
+        out->st_value = sym->in_section ? section->addr + sym->value
+                                        : elf_atom_address(elf_output_atom(sym->atom), sym->value);
 }
 
 static void write_dynsym(struct kld_session *ctx, struct kld_worker *w, const struct kld_atom *atom,

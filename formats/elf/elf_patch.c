@@ -439,6 +439,20 @@ static uint64_t moved_resolver(const struct elf_relink *e, uint64_t from, bool d
     return dynamic ? e->places[id] : from;
 }
 
+/* The section that a symbol of a changed file is in: data may come to be zero, or not any more. */
+static const struct kld_section *section_of_symbol(const struct elf_relink *e,
+                                                   const struct kld_symbol *sym)
+{
+    return sym->in_section ? sym->section : section_of(e, sym->atom);
+}
+
+static void set_section(const struct elf_relink *e, Elf64_Sym *out, const struct kld_symbol *sym)
+{
+    uint32_t number = section_of_symbol(e, sym)->number;
+    if (out->st_shndx < SHN_LORESERVE && out->st_shndx != SHN_UNDEF && number < SHN_LORESERVE)
+        out->st_shndx = (uint16_t)number;
+}
+
 /* .symtab says where the definition is, .dynsym where others are to see it. */
 static bool patch_symbol(struct elf_relink *e, kld_symid id)
 {
@@ -451,8 +465,10 @@ static bool patch_symbol(struct elf_relink *e, kld_symid id)
         Elf64_Sym *out = copy_symbol(e, s, 0, known->number);
         bool plt = out->st_value != known->place; /* that of an ifunc that is its PLT entry */
         out->st_size = e->sizes[id];
-        if (!plt)
+        if (!plt) {
             out->st_value = e->places[id];
+            set_section(e, out, sym);
+        }
         if (!kld_relink_write(e->r, s->offset + 24ull * known->number, (uint8_t *)out,
                               sizeof(*out)))
             return false;
@@ -463,8 +479,10 @@ static bool patch_symbol(struct elf_relink *e, kld_symid id)
         Elf64_Sym *out = copy_symbol(e, s, start, exported);
         if (sym->type == KLD_TYPE_IFUNC && out->st_value != known->value)
             out->st_value = moved_resolver(e, out->st_value, elf_is_dynamic_symbol(sym), id);
-        else if (out->st_value == known->value)
+        else if (out->st_value == known->value) {
             out->st_value = elf_symbol_address(e->ctx, sym);
+            set_section(e, out, sym);
+        }
         out->st_size = e->sizes[id];
         if (!kld_relink_write(e->r, s->offset + start + 24ull * exported, (uint8_t *)out,
                               sizeof(*out)))
@@ -617,6 +635,7 @@ static void store_symbol(struct elf_relink *e, kld_symid id)
     now.aux = e->aux_numbers.data[sym->aux];
     now.value = e->elf->addresses[id];
     if (e->places[id]) {
+        now.section = section_of_symbol(e, sym)->id;
         now.place = e->places[id];
         now.size = sym->size;
     }

@@ -376,8 +376,7 @@ static bool is_taken_locally(struct elf_relink *e, const struct kld_file *file,
 
 /* Whether all names that others may use of the atom are those of its start, as they were. */
 static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *file,
-                                const struct kld_atom *atom, const struct kld_state_atom *to,
-                                bool had_jump)
+                                const struct kld_atom *atom, const struct kld_state_atom *to)
 {
     const struct elf_object *obj = elf_object(file);
     for (uint32_t i = 0; i < file->nglobals; i++) {
@@ -386,11 +385,9 @@ static bool is_entered_at_start(struct elf_relink *e, const struct kld_file *fil
             sym->index != obj->first_global + i || elf_is_dynamic_symbol(sym))
             continue;
         const struct kld_state_symbol *known = kld_relink_known(e->r, file->ids[i]);
-        /* What calls resolvers of ifuncs has been left at the jump, if there is one. */
-        bool same = sym->type != KLD_TYPE_IFUNC
-                        ? known->value == elf_entry_address(section_of(e, atom), to)
-                        : had_jump || known->place == elf_entry_address(section_of(e, atom), to);
-        if (elf_atom_address(atom, sym->value) != atom->addr || !same)
+        /* The resolver of an ifunc is called at an address that can be changed where it is kept. */
+        if (elf_atom_address(atom, sym->value) != atom->addr || sym->type == KLD_TYPE_IFUNC ||
+            known->value != elf_entry_address(section_of(e, atom), to))
             return false;
     }
     return true;
@@ -427,15 +424,11 @@ static bool settle_entry(struct elf_relink *e, struct kld_relink_file *rf, uint3
     if (moved && global && !(a->flags & KLD_ATOM_EXEC))
         return refuse_room(e, a); /* data: nothing can lead from its old place to the new one */
     bool island = global && e->elf->arch->jump_size && from->capacity >= ISLAND &&
-                  is_entered_at_start(e, rf->file, a, to, from->entry) &&
-                  !is_taken_locally(e, rf->file, a);
+                  is_entered_at_start(e, rf->file, a, to) && !is_taken_locally(e, rf->file, a);
     if (!island)
         to->entry = 0;
-    if (from->entry && !island) {
-        *kld_vec_push(&e->ctx->arena, &e->resolvers) =
-            (struct elf_moved_resolver){elf_entry_address(s, from), to->addr};
+    if (from->entry && !island)
         kld_slots_give(e->r, s, elf_entry_address(s, from), ISLAND);
-    }
     if (moved && (a->flags & KLD_ATOM_EXEC)) {
         uint64_t keep = island && !from->entry ? ISLAND : 0;
         kld_slots_give(e->r, s, from->addr + keep, from->capacity - keep);

@@ -295,6 +295,7 @@ static void restore(struct kld_verify *v)
             take_aux(v, &ctx->symbols[id], v->symbols[v->numbers[id]].aux);
     for (uint32_t f = 0; f < ctx->nfiles; f++)
         if (ctx->files[f]->kind == KLD_FILE_OBJECT) {
+            elf_shrink_file(ctx, kld_pool_worker(ctx, 0), elf_object(ctx->files[f]));
             take_local_aux(v, f);
             if (!v->st.damaged)
                 check_file_state(v, f);
@@ -379,11 +380,14 @@ static bool field(struct kld_verify *v, const struct kld_atom *atom, uint32_t i,
     const elf_rela *rel = (const elf_rela *)atom->edges + i;
     uint32_t type = ELF64_R_TYPE(rel->r_info);
     if (type >= arch->ninfo || !arch->info[type].width ||
-        !kld_in_bounds(rel->r_offset, arch->info[type].width, atom->size))
+        !kld_in_bounds(rel->r_offset, arch->info[type].width,
+                       atom->kind == KLD_ATOM_SHRUNK ? elf_shrunk(atom)->size : atom->size))
         return false;
     uint64_t before = atom->flags & KLD_ATOM_ALLOC ? arch->info[type].before : 0;
-    *out = (struct kld_field){.start = rel->r_offset - KLD_MIN(before, rel->r_offset),
-                              .end = rel->r_offset + arch->info[type].width};
+    uint64_t start = rel->r_offset - KLD_MIN(before, rel->r_offset);
+    *out = (struct kld_field){
+        .start = elf_atom_address(atom, start) - atom->addr,
+        .end = elf_atom_address(atom, rel->r_offset + arch->info[type].width) - atom->addr};
     find_pieces(atom, rel, false, out);
     return true;
 }
@@ -786,7 +790,7 @@ static void check_global(struct kld_verify *v, kld_symid id)
     if (!out)
         return;
     struct kld_str name = elf_symtab_global(ctx, id, (elf_sym *)&wanted, buffer, sizeof(buffer));
-    if (sym->in_section && wanted.st_value == known->value)
+    if (v->moved[id] && wanted.st_value == sym->section->addr + sym->value)
         wanted.st_value = v->places[id];
     memcpy(&found, out, sizeof(found));
     check_name(v, sym, name, found.st_name);

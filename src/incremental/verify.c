@@ -292,7 +292,7 @@ static void match_atom(struct kld_verify *v, struct kld_atom *a, const struct kl
         what = "kind";
     else if (s->flags != a->flags)
         what = "flags";
-    else if (a->kind != KLD_ATOM_RECORDS && s->size != a->size)
+    else if (a->kind == KLD_ATOM_PIECES && s->size != a->size)
         what = "size";
     else if (a->kind != KLD_ATOM_RECORDS && s->p2align != a->p2align)
         what = "alignment";
@@ -463,15 +463,35 @@ static const char *compare_symbol(const struct kld_verify *v, const struct kld_s
     return NULL;
 }
 
-/* What refers to the symbol may go to the jump that is left where it was. */
-static bool is_entry(const struct kld_verify *v, const struct kld_symbol *sym, uint64_t value)
+/* The jump that is left where the symbol was, for what refers to it; 0: there is none. */
+static uint64_t entry_of(const struct kld_verify *v, const struct kld_symbol *sym)
 {
-    if (sym->kind != KLD_SYM_DEFINED || sym->in_section || sym->value ||
-        sym->atom->file->kind != KLD_FILE_OBJECT || sym->preemptible)
-        return false;
+    if (sym->kind != KLD_SYM_DEFINED || sym->in_section || sym->value || sym->preemptible ||
+        sym->atom->file->kind != KLD_FILE_OBJECT)
+        return 0;
     const struct kld_file *file = sym->atom->file;
-    const struct kld_state_atom *a = &v->records[file->index].atoms[sym->atom - file->atoms];
-    return value && kld_verify_entry(v, a) == value;
+    return kld_verify_entry(v, &v->records[file->index].atoms[sym->atom - file->atoms]);
+}
+
+/* What others see of the symbol: itself, an entry that the linker has made for it, or a jump to it. To
+ * what calls the resolver of an ifunc, the jump is the resolver. */
+static void check_value(struct kld_verify *v, kld_symid id, const struct kld_where *where)
+{
+    struct kld_symbol *sym = &v->ctx->symbols[id];
+    const struct kld_state_symbol *known = &v->symbols[v->numbers[id]];
+    uint64_t seen = v->ctx->format->symbol_address(v->ctx, sym), entry = entry_of(v, sym);
+    struct kld_section *s = known->section < v->nsections ? v->sections[known->section] : NULL;
+    bool as_it_is = seen == known->value;
+    if (!as_it_is && (entry != known->value || !entry || !s))
+        kld_verify_error(v, where, "%.*s is 0x%llx to others, the state says 0x%llx",
+                         KLD_FMT(kld_symbol_name(sym)), (unsigned long long)seen,
+                         (unsigned long long)known->value);
+    else if (s && entry && (!as_it_is || sym->type == KLD_TYPE_IFUNC)) {
+        v->moved[id] = true; /* all but the symbol table see the jump */
+        sym->section = s;
+        sym->in_section = true;
+        sym->value = entry - s->addr;
+    }
 }
 
 static void check_symbol(struct kld_verify *v, kld_symid id)
@@ -500,24 +520,14 @@ static void check_symbol(struct kld_verify *v, kld_symid id)
         return;
     if (sym->kind == KLD_SYM_DEFINED && section_of(v, sym) != known->section)
         kld_verify_error(v, &where, "the state has another section of %.*s", KLD_FMT(name));
-    uint64_t seen = v->ctx->format->symbol_address(v->ctx, sym);
-    if (seen == known->value)
-        return;
-    struct kld_section *s = known->section < v->nsections ? v->sections[known->section] : NULL;
-    if (!is_entry(v, sym, known->value) || !s) {
-        kld_verify_error(v, &where, "%.*s is 0x%llx to others, the state says 0x%llx",
-                         KLD_FMT(name), (unsigned long long)seen, (unsigned long long)known->value);
-        return;
-    }
-    sym->section = s; /* all but the symbol table see the jump */
-    sym->in_section = true;
-    sym->value = known->value - s->addr;
+    check_value(v, id, &where);
 }
 
 static void check_symbols(struct kld_verify *v)
 {
     struct kld_session *ctx = v->ctx;
     v->places = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nsymbols);
+    v->moved = KLD_NEW_ARRAY(&ctx->arena, bool, ctx->nsymbols);
     for (kld_symid id = 0; id < ctx->nsymbols; id++)
         if (v->numbers[id] != KLD_STATE_NONE &&
             kld_symbol_has(&ctx->symbols[id], KLD_SYM_REF_REGULAR))
@@ -529,16 +539,14 @@ static void check_symbols(struct kld_verify *v)
 static uint8_t *compose(struct kld_session *ctx, struct kld_worker *w, const struct kld_atom *a)
 {
     uint8_t *out = kld_worker_buffer(w, a->size);
-    if (a->kind == KLD_ATOM_RECORDS || !a->data)
+    if (a->kind == KLD_ATOM_BYTES && a->data)
+        memcpy(out, a->data, a->size);
+    else
         memset(out, 0, a->size);
-    if (a->kind == KLD_ATOM_RECORDS) {
+    if (a->kind == KLD_ATOM_RECORDS)
         ctx->format->write_records(ctx, w, a, out);
-    } else {
-        if (a->data)
-            memcpy(out, a->data, a->size);
-        if (a->nedges)
-            ctx->format->apply(ctx, w, a, out);
-    }
+    else if (a->nedges)
+        ctx->format->apply(ctx, w, a, out);
     return out;
 }
 
@@ -563,11 +571,12 @@ static void settle_atom(struct kld_verify *v, struct kld_worker *w, const struct
         again = false;
         if (memcmp(out, bytes, a->size) == 0)
             return;
-        for (uint32_t i = 0; i < a->nedges; i++) {
+        /* One at a time: two fields may refer to the same piece. */
+        for (uint32_t i = 0; i < a->nedges && !again; i++) {
             struct kld_field f;
             if (v->ctx->format->updater->verify->field(v, a, i, &f) && f.pieces &&
                 memcmp(out + f.start, bytes + f.start, f.end - f.start) != 0)
-                again |= kld_contents_next(v, f.pieces, f.offset);
+                again = kld_contents_next(v, f.pieces, f.offset);
         }
     }
 }
@@ -577,7 +586,7 @@ static void settle_file(struct kld_session *ctx, struct kld_worker *w, void *arg
     struct kld_verify *v = arg;
     struct kld_file *file = ctx->files[f];
     for (uint32_t i = 0; i < file->natoms && kld_contents_is_open(v, file); i++)
-        if (has_bytes(v, &file->atoms[i]) && file->atoms[i].kind == KLD_ATOM_BYTES)
+        if (has_bytes(v, &file->atoms[i]) && file->atoms[i].kind != KLD_ATOM_RECORDS)
             settle_atom(v, w, &file->atoms[i]);
 }
 

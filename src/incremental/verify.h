@@ -27,6 +27,7 @@ struct kld_verify {
     const struct kld_state_symbol *symbols;
     uint32_t *numbers; /* by symbol of the session: in the state, or KLD_STATE_NONE */
     uint64_t *places; /* by symbol: where the definition is; `value` of the state is what is seen */
+    bool *moved;      /* by symbol: a jump to it is what is seen, and what the symbol now says */
     struct kld_contents *contents;
 };
 
