@@ -23,12 +23,15 @@
 
 const struct elf_reloc_info a64_info[A64_NINFO] = {
 #define A64_RELOC(reloc, number, value, field)                                                     \
-    [number] = {"R_AARCH64_" #reloc, WIDTH(A64_##field),                                           \
+    [number] = {"R_AARCH64_" #reloc,                                                               \
+                WIDTH(A64_##field),                                                                \
                 IS_DIRECT(A64_##value) && IS_DISTANCE(A64_##value, A64_##field),                   \
                 IS_TLS(A64_##value)      ? ELF_RELOC_TLS                                           \
                 : IS_DIRECT(A64_##value) ? ELF_RELOC_DIRECT                                        \
                                          : ELF_RELOC_SLOT,                                         \
-                A64_##value >= A64_ABS && A64_##value <= A64_GOT && A64_##value != A64_BRANCH},
+                A64_##value >= A64_ABS && A64_##value <= A64_GOT && A64_##value != A64_BRANCH,     \
+                0,                                                                                 \
+                false},
 #include "arch/aarch64/a64_relocs.def"
 #undef A64_RELOC
 };

@@ -6,7 +6,7 @@
 #include "arch/x86_64/x64_plt.h"
 
 #define ROW(number, name, width, pc_relative, kind, address_taken)                                 \
-    [number] = {name, width, pc_relative, ELF_RELOC_##kind, address_taken, 0}
+    [number] = {name, width, pc_relative, ELF_RELOC_##kind, address_taken, 0, false}
 
 /* pc_relative: the target's own distance; those of GOT slots need the slot.
  * address_taken: PC32 and GOTPCRELX are also those of branches, but of lea and mov as well.
@@ -54,8 +54,8 @@ const struct elf_reloc_info x64_info[X64_NINFO] = {
     ROW(X64_R_PC32_BND, "R_X86_64_PC32_BND", 4, true, DIRECT, true),
     ROW(X64_R_PLT32_BND, "R_X86_64_PLT32_BND", 4, true, DIRECT, false),
     /* Opcode and ModRM byte, and the prefix, become those of another instruction. */
-    [R_X86_64_GOTPCRELX] = {"R_X86_64_GOTPCRELX", 4, false, ELF_RELOC_SLOT, true, 2},
-    [R_X86_64_REX_GOTPCRELX] = {"R_X86_64_REX_GOTPCRELX", 4, false, ELF_RELOC_SLOT, true, 3},
+    [R_X86_64_GOTPCRELX] = {"R_X86_64_GOTPCRELX", 4, false, ELF_RELOC_SLOT, true, 2, false},
+    [R_X86_64_REX_GOTPCRELX] = {"R_X86_64_REX_GOTPCRELX", 4, false, ELF_RELOC_SLOT, true, 3, false},
     ROW(X64_R_CODE_4_GOTPCRELX, "R_X86_64_CODE_4_GOTPCRELX", 4, false, SLOT, true),
     ROW(X64_R_CODE_4_GOTTPOFF, "R_X86_64_CODE_4_GOTTPOFF", 4, false, TLS, false),
     ROW(X64_R_CODE_4_TLSDESC, "R_X86_64_CODE_4_GOTPC32_TLSDESC", 4, false, TLS, false),
