@@ -621,6 +621,27 @@ static void list_memory(struct recorder *r)
     }
 }
 
+static void record_items(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    size_t n = ctx->inputs.len;
+    struct kld_state_item *out = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_item, n);
+    for (size_t i = 0; i < n; i++) {
+        const struct kld_input_item *item = &ctx->inputs.data[i];
+        const struct kld_io_known *k =
+            r->ninputs ? bsearch(item->name, r->known, r->ninputs, sizeof(*k), compare_known)
+                       : NULL;
+        out[i].name_length = (uint32_t)strlen(item->name);
+        out[i].name = kld_builder_text(&r->b, item->name, out[i].name_length);
+        out[i].flags = item->flags;
+        out[i].input = KLD_STATE_NONE;
+        if (k && !item->bytes.ptr && r->inputs[k - r->known].kind == KLD_INPUT_IS_OBJECT &&
+            r->inputs[k - r->known].nfiles == 1)
+            out[i].input = (uint32_t)(k - r->known);
+    }
+    kld_builder_table(&r->b, KLD_T_ITEMS, out, n, 0, sizeof(*out));
+}
+
 static void list_inputs(struct recorder *r)
 {
     struct kld_session *ctx = r->ctx;
@@ -713,6 +734,7 @@ uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
     kld_builder_table(&r.b, KLD_T_CHUNKS, inc->chunks, inc->nchunks, 0, sizeof(*inc->chunks));
     record_slots(&r);
     record_merged(&r);
+    record_items(&r);
     updater(ctx)->record(ctx, &r.b);
     return r.unsupported ? NULL : kld_builder_finish(&r.b, length);
 }

@@ -43,13 +43,70 @@ static bool is_sound(struct kld_relink *r)
 
 /* ---- the gate: what was asked for ---- */
 
+/* An object that was given by another path, alone in its place: rustc makes up a new name for a file
+ * each time. It counts as changed. */
+static bool rename_item(struct kld_relink *r, uint32_t i)
+{
+    const struct kld_input_item *now = &r->link->inputs.data[i];
+    struct kld_state_item *item = kld_state_edit(&r->st, KLD_T_ITEMS, i, 1);
+    if (item->input == KLD_STATE_NONE || now->bytes.ptr || item->flags != now->flags ||
+        (now->flags & KLD_INPUT_LIBRARY))
+        return false;
+    item->name_length = (uint32_t)strlen(now->name);
+    item->name = kld_state_add(&r->st, now->name, item->name_length, item->name_length + 1ull);
+    struct kld_state_input *in = kld_state_edit(&r->st, KLD_T_INPUTS, item->input, 1);
+    if (in->kind != KLD_INPUT_IS_OBJECT)
+        return false;
+    in->path = item->name;
+    in->path_length = item->name_length;
+    in->id = (struct kld_identity){0};
+    return true;
+}
+
+static bool same_item(struct kld_relink *r, uint32_t i)
+{
+    const struct kld_input_item *now = &r->link->inputs.data[i];
+    const struct kld_state_item *item = kld_state_get(&r->st, KLD_T_ITEMS, i, 1);
+    return item->flags == now->flags &&
+           strcmp(kld_state_text(&r->st, item->name, item->name_length), now->name) == 0;
+}
+
+/* Whether the name was that of another input: then inputs have changed places. */
+static bool is_known_item(struct kld_relink *r, const char *name)
+{
+    uint64_t n = kld_state_count(&r->st, KLD_T_INPUTS);
+    for (uint64_t i = 0; i < n; i++) {
+        const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, i, 1);
+        if (strcmp(kld_state_text(&r->st, in->path, in->path_length), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Whether the list of inputs is the same but for names of a few objects. */
+static bool check_items(struct kld_relink *r)
+{
+    enum { FEW = 64 };
+    size_t n = r->link->inputs.len, renamed = 0;
+    if (n != kld_state_count(&r->st, KLD_T_ITEMS))
+        return false;
+    for (uint32_t i = 0; i < n; i++) {
+        if (same_item(r, i))
+            continue;
+        if (++renamed > FEW || is_known_item(r, r->link->inputs.data[i].name) || !rename_item(r, i))
+            return false;
+    }
+    memcpy(r->st.header->items, r->link->incremental->items, sizeof(r->st.header->items));
+    return !r->st.damaged && !r->st.full;
+}
+
 static bool check_request(struct kld_relink *r)
 {
     const struct kld_state_header *h = r->st.header;
     const struct kld_incremental *inc = r->link->incremental;
     if (memcmp(inc->options, h->options, sizeof(h->options)) != 0)
         return kld_relink_refuse(r, KLD_WHY_OPTIONS, "other options than those of the last link");
-    if (memcmp(inc->items, h->items, sizeof(h->items)) != 0)
+    if (memcmp(inc->items, h->items, sizeof(h->items)) != 0 && !check_items(r))
         return kld_relink_refuse(r, KLD_WHY_INPUTS,
                                  "the list of inputs is not that of the last link");
     return true;

@@ -19,6 +19,7 @@ enum { KLD_STATE_PAGE = 4096 };
 
 enum kld_state_table {
     KLD_T_INPUTS,   /* struct kld_state_input: files that were opened, or looked for in vain */
+    KLD_T_ITEMS,    /* struct kld_state_item: the list of inputs as it was given */
     KLD_T_FILES,    /* struct kld_state_file: objects and libraries of the link, in its order */
     KLD_T_SECTIONS, /* struct kld_state_section, by id */
     KLD_T_SYMBOLS,  /* struct kld_state_symbol */
@@ -72,6 +73,13 @@ struct kld_state_input {
     uint64_t hash;          /* archive: its index; library: its interface; text: its bytes */
     uint32_t first_file, nfiles;
     uint32_t item; /* 1 + index in the list of inputs: bytes of the host; 0: by its path */
+    uint32_t unused;
+};
+
+struct kld_state_item {
+    uint64_t name; /* in the heap, with a NUL */
+    uint32_t name_length, flags;
+    uint32_t input; /* an object by its path; else KLD_STATE_NONE */
     uint32_t unused;
 };
 
