@@ -153,6 +153,16 @@ $(B)/flags: FORCE
 $(B)/objects: FORCE
 	$(call stamp,$(LIB_SRC) $(CMD_SRC))
 
+# States of incremental links are good for one linker only: KLD_BUILD in src/incremental/state.c.
+SOURCES_ID := $(shell cat $(LIB_SRC) $(HEADERS) $(wildcard src/*.def src/*/*.def arch/*/*.def) | \
+                     sha1sum | cut -c 1-16)
+$(B)/source-id: FORCE
+	$(call stamp,$(SOURCES_ID))
+
+$(B)/obj/src/incremental/state.o $(B)/pic/src/incremental/state.o: $(B)/source-id
+$(B)/obj/src/incremental/state.o $(B)/pic/src/incremental/state.o: \
+    DEFINES += -DKLD_BUILD='"$(SOURCES_ID) $(VARIANT)"'
+
 .PHONY: FORCE
 FORCE:
 
@@ -257,6 +267,11 @@ demo: ## build kld, link a small program with it, edit it, link it again
 	@tools/apt-deps build
 	@$(MAKE) --no-print-directory $(B)/kld
 	@tools/demo
+
+.PHONY: soak
+soak: ## random edits and relinks of random programs, until it is stopped or finds something
+	@$(MAKE) --no-print-directory all
+	$(PYTHON) test/link-incremental/randomprogram.py
 
 .PHONY: bench bench-quick
 bench: ## kld beside ld.bfd, ld.gold, ld.lld and mold, on large links (see test/bench/README.md)

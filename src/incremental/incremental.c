@@ -202,6 +202,9 @@ bool kld_incremental_begin(struct kld_session *ctx)
     if (mode) {
         r->link = ctx;
         kld_relink_refuse(r, KLD_WHY_MODE, "the output of a link with %s cannot be patched", mode);
+        kld_warning(ctx, "incremental", NULL,
+                    "--incremental has no effect: the output of a link with %s cannot be patched",
+                    mode);
         report(ctx, r, false);
         return false;
     }

@@ -629,8 +629,7 @@ static void record_items(struct recorder *r)
     for (size_t i = 0; i < n; i++) {
         const struct kld_input_item *item = &ctx->inputs.data[i];
         const struct kld_io_known *k =
-            r->ninputs ? bsearch(item->name, r->known, r->ninputs, sizeof(*k), compare_known)
-                       : NULL;
+            r->nknown ? bsearch(item->name, r->known, r->nknown, sizeof(*k), compare_known) : NULL;
         out[i].name_length = (uint32_t)strlen(item->name);
         out[i].name = kld_builder_text(&r->b, item->name, out[i].name_length);
         out[i].flags = item->flags;
