@@ -489,6 +489,8 @@ static void check_value(struct kld_verify *v, kld_symid id, const struct kld_whe
                          (unsigned long long)known->value);
     else if (s && entry && (!as_it_is || sym->type == KLD_TYPE_IFUNC)) {
         v->moved[id] = true; /* all but the symbol table see the jump */
+        sym->size =
+            v->ctx->format->place_address(sym->atom, sym->value + sym->size) - sym->atom->addr;
         sym->section = s;
         sym->in_section = true;
         sym->value = entry - s->addr;
