@@ -520,8 +520,14 @@ static void check_island(struct kld_verify *v, const struct kld_atom *a, uint64_
     const struct elf_arch_ops *arch = elf_state(v->ctx)->arch;
     uint8_t bytes[SIZE];
     memset(bytes, v->ctx->arch->code_fill, SIZE);
+    const uint8_t *code = a->data;
+    if (elf_shrunk(a)) {
+        uint8_t *copy = KLD_NEW_ARRAY(&v->ctx->arena, uint8_t, a->size);
+        elf_shrunk_copy(a, copy);
+        code = copy;
+    }
     if (!arch->jump_size || !(a->flags & KLD_ATOM_EXEC) ||
-        !arch->write_jump(bytes, a->data, a->size, entry, a->addr)) {
+        !arch->write_jump(bytes, code, a->size, entry, a->addr)) {
         struct kld_where where = elf_where(a, 0);
         kld_verify_error(v, &where, "no jump can lead to it from 0x%llx",
                          (unsigned long long)entry);

@@ -466,8 +466,9 @@ static const char *compare_symbol(const struct kld_verify *v, const struct kld_s
 /* The jump that is left where the symbol was, for what refers to it; 0: there is none. */
 static uint64_t entry_of(const struct kld_verify *v, const struct kld_symbol *sym)
 {
-    if (sym->kind != KLD_SYM_DEFINED || sym->in_section || sym->value || sym->preemptible ||
-        sym->atom->file->kind != KLD_FILE_OBJECT)
+    if (sym->kind != KLD_SYM_DEFINED || sym->in_section || sym->preemptible ||
+        sym->atom->file->kind != KLD_FILE_OBJECT ||
+        v->ctx->format->place_address(sym->atom, sym->value) != sym->atom->addr)
         return 0;
     const struct kld_file *file = sym->atom->file;
     return kld_verify_entry(v, &v->records[file->index].atoms[sym->atom - file->atoms]);
@@ -488,6 +489,8 @@ static void check_value(struct kld_verify *v, kld_symid id, const struct kld_whe
                          (unsigned long long)known->value);
     else if (s && entry && (!as_it_is || sym->type == KLD_TYPE_IFUNC)) {
         v->moved[id] = true; /* all but the symbol table see the jump */
+        sym->size =
+            v->ctx->format->place_address(sym->atom, sym->value + sym->size) - sym->atom->addr;
         sym->section = s;
         sym->in_section = true;
         sym->value = entry - s->addr;
