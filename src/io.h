@@ -16,6 +16,9 @@ bool kld_io_exists(struct kld_session *ctx, const char *path);
 /* Paths of all inputs that have been opened, sorted; from the session's arena. Returns how many. */
 size_t kld_io_paths(struct kld_session *ctx, const char ***paths);
 
+/* Whether there is nothing in the folder, or no folder of that name. */
+bool kld_io_is_empty_folder(const char *path);
+
 /* The output being written. */
 struct kld_output {
     int fd;          /* -1: in memory */

@@ -1,6 +1,7 @@
 /* io_posix.c - input files and the output on POSIX systems. */
 #define _GNU_SOURCE
 #include "src/incremental/update.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -290,6 +291,17 @@ void kld_io_free(struct kld_session *ctx)
             close_file(ctx, f);
     pthread_mutex_destroy(&ctx->io->lock);
     ctx->io = NULL;
+}
+
+bool kld_io_is_empty_folder(const char *path)
+{
+    DIR *dir = opendir(path);
+    bool empty = dir || errno == ENOENT;
+    for (const struct dirent *e; dir && empty && (e = readdir(dir));)
+        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+    if (dir)
+        closedir(dir);
+    return empty;
 }
 
 /* ---- the output ---- */

@@ -211,6 +211,7 @@ bool kld_incremental_begin(struct kld_session *ctx)
     struct kld_incremental *inc = ctx->incremental = KLD_NEW(&ctx->arena, struct kld_incremental);
     kld_record_options(ctx, inc->options);
     kld_record_items(ctx, inc->items);
+    inc->search = kld_record_search(ctx);
     inc->store = *kld_store(ctx);
     inc->tried = r;
     inc->planned = try(ctx, r);

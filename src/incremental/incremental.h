@@ -18,6 +18,7 @@ struct kld_incremental {
     uint64_t links, patches, fallbacks; /* of the state */
     uint64_t options[2], items[2];      /* hashes, before scripts add to them */
     bool planned;                       /* the output can be patched, and is not yet */
+    const char *search;                 /* kld_record_search, likewise */
     bool fell_back;
     struct kld_verify *verify; /* --incremental-verify */
 };

@@ -8,6 +8,7 @@
 #include "src/layout.h"
 #include "src/load.h"
 #include "src/merge.h"
+#include "src/text.h"
 
 /* ---- the contents of a file ---- */
 
@@ -73,7 +74,16 @@ static void take_hash(XXH3_state_t *from, uint64_t hash[2])
     hash[1] = h.high64;
 }
 
-/* Options that change what is said, or where, but not the output. */
+const char *kld_record_search(struct kld_session *ctx)
+{
+    const kld_text_list *dirs = &ctx->options.library_path;
+    struct kld_text text = {.arena = &ctx->arena};
+    for (size_t i = 0; i < dirs->len; i++)
+        kld_text_printf(&text, "%s\n", dirs->data[i]);
+    return text.data ? kld_arena_strndup(&ctx->arena, text.data, text.len) : "";
+}
+
+/* Options that change what is said, or where, but not the output; and what kld_record_search has. */
 static bool changes_nothing(const char *name)
 {
     static const char *const names[] = {
@@ -87,6 +97,7 @@ static bool changes_nothing(const char *name)
         "incremental-report",
         "incremental-state",
         "incremental-verify",
+        "library-path",
         "map",
         "no-warnings",
         "output",
@@ -713,6 +724,8 @@ uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
     struct kld_incremental *inc = ctx->incremental;
     memcpy(r.b.header.options, inc->options, sizeof(inc->options));
     memcpy(r.b.header.items, inc->items, sizeof(inc->items));
+    r.b.header.search_length = (uint32_t)strlen(inc->search);
+    r.b.header.search = kld_builder_text(&r.b, inc->search, r.b.header.search_length);
     r.b.header.links = inc->links;
     r.b.header.patches = inc->patches;
     r.b.header.fallbacks = inc->fallbacks;

@@ -71,5 +71,7 @@ uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes);
 /* Hashes of the options, and of the list of inputs. */
 void kld_record_options(struct kld_session *ctx, uint64_t hash[2]);
 void kld_record_items(struct kld_session *ctx, uint64_t hash[2]);
+/* The folders of the library path, a newline behind each; before scripts add to them. */
+const char *kld_record_search(struct kld_session *ctx);
 
 #endif

@@ -86,7 +86,7 @@ static bool is_known_item(struct kld_relink *r, const char *name)
 /* Whether the list of inputs is the same but for names of a few objects. */
 static bool check_items(struct kld_relink *r)
 {
-    enum { FEW = 64 };
+    enum { FEW = 1024 }; /* a crate has up to 256 */
     size_t n = r->link->inputs.len, renamed = 0;
     if (n != kld_state_count(&r->st, KLD_T_ITEMS))
         return false;
@@ -100,11 +100,66 @@ static bool check_items(struct kld_relink *r)
     return !r->st.damaged && !r->st.full;
 }
 
+/* The first n lines of a list of folders are passed over. */
+static struct kld_str line_of(const char *text, size_t n)
+{
+    for (; n && *text; n--)
+        text = strchr(text, '\n') + 1;
+    const char *end = strchr(text, '\n');
+    return (struct kld_str){text, end ? (size_t)(end - text) : 0};
+}
+
+static size_t count_lines(const char *text)
+{
+    size_t n = 0;
+    for (; *text; text++)
+        n += *text == '\n';
+    return n;
+}
+
+/* Whether an input of the link is below the folder. */
+static bool holds_input(struct kld_relink *r, struct kld_str dir)
+{
+    uint64_t n = kld_state_count(&r->st, KLD_T_INPUTS);
+    for (uint64_t i = 0; i < n; i++) {
+        const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, i, 1);
+        const char *path = kld_state_text(&r->st, in->path, in->path_length);
+        if (in->kind != KLD_INPUT_IS_ABSENT && in->path_length > dir.len &&
+            memcmp(path, dir.ptr, dir.len) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A folder of the library path may have another name if neither has anything to find in it: rustc makes
+ * one for each link. */
+static bool check_search(struct kld_relink *r)
+{
+    const struct kld_state_header *h = r->st.header;
+    const char *old = kld_state_text(&r->st, h->search, h->search_length);
+    const char *now = r->link->incremental->search;
+    size_t n = count_lines(now);
+    if (strcmp(old, now) == 0)
+        return true;
+    if (h->search_length && old[h->search_length - 1] != '\n')
+        return false; /* not one of ours */
+    if (n != count_lines(old))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        struct kld_str was = line_of(old, i), is = line_of(now, i);
+        if (!kld_str_eq(was, is) &&
+            (holds_input(r, was) ||
+             !kld_io_is_empty_folder(kld_arena_strndup(&r->link->arena, is.ptr, is.len))))
+            return false;
+    }
+    return true;
+}
+
 static bool check_request(struct kld_relink *r)
 {
     const struct kld_state_header *h = r->st.header;
     const struct kld_incremental *inc = r->link->incremental;
-    if (memcmp(inc->options, h->options, sizeof(h->options)) != 0)
+    if (memcmp(inc->options, h->options, sizeof(h->options)) != 0 || !check_search(r))
         return kld_relink_refuse(r, KLD_WHY_OPTIONS, "other options than those of the last link");
     if (memcmp(inc->items, h->items, sizeof(h->items)) != 0 && !check_items(r))
         return kld_relink_refuse(r, KLD_WHY_INPUTS,
@@ -655,7 +710,7 @@ static bool load_changed(struct kld_relink *r)
 static bool is_too_much(struct kld_relink *r)
 {
     uint64_t n = kld_state_count(&r->st, KLD_T_FILES);
-    if (r->files.len <= 8 || r->files.len <= n / 4)
+    if (r->files.len <= 64 || r->files.len <= n / 4)
         return false;
     kld_relink_refuse(r, KLD_WHY_TOO_MANY, "%zu of %llu files have changed", r->files.len,
                       (unsigned long long)n);

@@ -38,8 +38,10 @@ enum kld_state_table {
 struct kld_state_header {
     char magic[8];
     uint32_t version;
-    uint32_t trusted;              /* 0: a patch was under way */
-    uint64_t build[2];             /* of the linker */
+    uint32_t trusted;  /* 0: a patch was under way */
+    uint64_t build[2]; /* of the linker */
+    uint64_t search;   /* library path: text in the heap */
+    uint32_t search_length, unused;
     uint64_t options[2], items[2]; /* hashes: kld_state_options, kld_state_items */
     struct kld_identity output;
     char boot[KLD_BOOT_ID_SIZE + 4];    /* kld_boot_id when the output was last written */

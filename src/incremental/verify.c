@@ -160,6 +160,7 @@ void kld_verify_open(struct kld_session *ctx)
     inc->store = *kld_store(ctx);
     kld_record_options(ctx, inc->options);
     kld_record_items(ctx, inc->items);
+    inc->search = kld_record_search(ctx);
     be_silent(&ctx->options);
     if (mode)
         kld_verify_error(v, NULL, "there is no state of a link with %s", mode);
