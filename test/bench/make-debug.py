@@ -6,11 +6,13 @@
 Each source below is compiled once with -O0 -g. Each object becomes several by replacing the digits
 in its names, as a program has many files that include the same headers: debug info, strings, COMDAT
 groups and relocations are the compiler's, and repeat as much as they do in real programs. They are
-linked with the LLVM archives they need (link.rsp).
+linked with the LLVM archives they need (link.rsp). edits.json has a variant of one of them ("body"),
+one of the largest, in which a function is longer.
 """
 
 import argparse
 import concurrent.futures
+import json
 import os
 import subprocess
 import sys
@@ -27,7 +29,16 @@ struct Visitor_N : clang::RecursiveASTVisitor<Visitor_N> {
   unsigned calls = 0;
   bool VisitCallExpr(clang::CallExpr *) { calls++; return true; }
 };
-static unsigned visit(clang::Decl *d) { Visitor_N v; if (d) v.TraverseDecl(d); return v.calls; }
+static unsigned visit(clang::Decl *d) {
+  Visitor_N v;
+#ifdef EDITED
+  for (unsigned i = 0; i < 3; i++)
+    if (d && v.calls < i)
+      v.calls += i * 5;
+#endif
+  if (d) v.TraverseDecl(d);
+  return v.calls;
+}
 unsigned unit_N(unsigned x) { return x + visit(nullptr); }
 ''',
     'matchers': '''
@@ -104,19 +115,24 @@ LIBRARIES = ['clangASTMatchers', 'clangAST', 'clangLex', 'clangBasic', 'LLVMFron
              'LLVMSupport', 'LLVMDemangle']
 
 
+EDITED = 'visitor'
+
+
 def compile_units(folder, jobs):
-    """The objects' bytes by unit name."""
+    """The objects' bytes by unit name; that of 'edited' is EDITED's variant."""
     cppflags = subprocess.run([LLVM / 'bin/llvm-config', '--cppflags'], capture_output=True,
                               text=True, check=True).stdout.split()
 
+    for name, text in UNITS.items():
+        (folder / f'{name}.cpp').write_text(text.replace('_N', '_' + DIGITS))
+
     def one(name):
-        source = folder / f'{name}.cpp'
-        source.write_text(UNITS[name].replace('_N', '_' + DIGITS))
-        subprocess.run(['clang++-14', '-O0', '-g', '-fstandalone-debug', '-std=c++14', '-fno-rtti',
-                        '-fPIE', *cppflags, '-c', source.name], cwd=folder, check=True)
+        source, *variant = [f'{EDITED}.cpp', '-DEDITED'] if name == 'edited' else [f'{name}.cpp']
+        subprocess.run(['clang++-14', *variant, '-O0', '-g', '-fstandalone-debug', '-std=c++14', '-fno-rtti',
+                        '-fPIE', *cppflags, '-c', source, '-o', f'{name}.o'], cwd=folder, check=True)
         return name, (folder / f'{name}.o').read_bytes()
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        return dict(pool.map(one, UNITS))
+        return dict(pool.map(one, [*UNITS, 'edited']))
 
 
 def main():
@@ -132,6 +148,7 @@ def main():
         os.environ.pop(variable, None)
 
     units = compile_units(sources, int(os.environ.get('JOBS', '2')))
+    edited = units.pop('edited')
     names, numbers = [], []
     for copy in range(args.copies):
         for i, (name, data) in enumerate(units.items()):
@@ -140,6 +157,13 @@ def main():
                 data.replace(b'_' + DIGITS.encode(), b'_' + number.encode()))
             names.append(f'o/{name}{copy}.o')
             numbers.append(number)
+    edits = args.dest / 'edits'
+    edits.mkdir(exist_ok=True)
+    number = f'{list(units).index(EDITED):0{len(DIGITS)}}'
+    for name, data in ('same', units[EDITED]), ('body', edited):
+        (edits / f'{name}.o').write_bytes(data.replace(b'_' + DIGITS.encode(), b'_' + number.encode()))
+    (args.dest / 'edits.json').write_text(json.dumps(
+        {'body': [[f'o/{EDITED}0.o', 'edits/same.o', 'edits/body.o']]}, indent=1))
     with open(args.dest / 'main.cpp', 'w') as f:
         f.write('#include <cstdio>\n')
         f.writelines(f'unsigned unit_{n}(unsigned);\n' for n in numbers)

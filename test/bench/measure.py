@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Times linkers on link workloads, interleaved, and prints a table for each.
 
-    measure.py WORKLOAD... --linker NAME='COMMAND [OPTION...]' ... [-n 7] [--ref mold]
-               [--threads N] [--fork] [--keep] [--edit NAME] [--prio N] [--json FILE]
+    measure.py WORKLOAD... --linker NAME[:MODE]='COMMAND [OPTION...]' ... [-n 7]
+               [--ref mold[,NAME...]] [--threads N] [--fork] [--keep] [--edit NAME] [--prio N]
+               [--json FILE]
 
 A WORKLOAD is a response file that a make-* script has written. Each linker is started as
 `COMMAND @WORKLOAD -o OUT OPTION...` from the workload's folder (or from the one that its file `cwd`
@@ -12,24 +13,35 @@ page cache and whose outputs are checked with the workload's check.sh, each roun
 once, in an order of its own, since what ran before changes the state of the machine.
 
   wall   ms from start to exit, the median; and the least
-  x ref  the median's ratio to that of --ref
+  x ref  the median's ratio to that of --ref, a column for each
   all    ms until the last descendant is gone
   cpu    ms, user and system, of all processes
   peak   MB of resident memory of all processes at one time: mapped files count
   anon   MB of that that is no file's: heap and stacks
   other  share of the machine that was taken by others meanwhile: where it is high the row says
-         little. Ratios are worth more than times.
+         little. Ratios are worth more than times. The kernel's clock is too coarse for short runs.
 
 A linker that would leave a child behind gets --no-fork, so that all its work is in `wall`; --fork
-leaves that out. The output is removed before each run; with --keep it stays. With --edit, it stays,
-and before each run the objects that edits.json names are replaced by variant A and B in turn: that is
-what an incremental link meets. The output is checked again after the last round.
+leaves that out. The output, and an incremental linker's state, is removed before each run; with --keep
+it stays. With --edit, before each round the objects that edits.json names are replaced by variant A
+and B in turn. What an incremental link meets is the linker's MODE; the output stays in all of them:
+
+  keep      nothing else
+  relink    the edit is new to it
+  null      it has been run on the edit already, which is not counted
+  fallback  -z lazy and -z now in turn, so that the state is of no use
+
+Where --incremental-report is among the options, a run counts only if it says what MODE promises:
+PATCHED with a changed file, PATCHED without, FELL_BACK_FULL, and FULL without a MODE. Otherwise the
+linker has failed. Kept outputs are checked again after the last round, with --incremental-verify too
+if the linker is incremental.
 """
 
 import argparse
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import statistics
@@ -43,6 +55,9 @@ from pathlib import Path
 
 MB = 1e6
 CPUS = os.cpu_count()
+# What --incremental-report must say, by mode.
+REPORTS = {'': 'FULL', 'relink': 'PATCHED: [1-9]', 'null': 'PATCHED: 0 ',
+           'fallback': 'FELL_BACK_FULL', 'keep': ''}
 FAMILIES = [('mold', 'mold'), ('LLD', 'lld'), ('GNU gold', 'gold'), ('kld', 'kld'), ('GNU ld', 'bfd')]
 
 
@@ -72,6 +87,7 @@ class Run:
 @dataclass
 class Linker:
     name: str
+    mode: str
     command: list
     family: str
     version: str
@@ -79,6 +95,7 @@ class Linker:
     runs: list = field(default_factory=list)
     failure: str = ''
     size: int = 0
+    state: int = 0
     peak: int = 0
     anon: int = 0
     spent: float = 0.0
@@ -98,6 +115,9 @@ class Workload:
 
 def linker_of(text, args):
     name, _, command = text.partition('=')
+    name, _, mode = name.partition(':')
+    if mode not in REPORTS:
+        sys.exit(f'measure: no mode {mode}: ' + ', '.join(filter(None, REPORTS)))
     command = shlex.split(command)
     path = shutil.which(command[0])
     if not path:
@@ -117,7 +137,8 @@ def linker_of(text, args):
             options.append(f'--thread-count={args.threads}')
         elif family != 'bfd':
             options.append(f'--threads={args.threads}')
-    return Linker(name, command[:1], family, said.split('\n')[0], options)
+    return Linker(name, mode or ('keep' if args.keep else ''), command[:1], family,
+                  said.split('\n')[0], options)
 
 
 def workload_of(path):
@@ -152,6 +173,7 @@ class Bench:
         self.out.mkdir(exist_ok=True)
         for linker in linkers:
             for_cpu(linker, workload.triple)
+        self.turns = 0
         self.edits = []
         if args.edit:
             edits = json.loads((workload.folder / 'edits.json').read_text())[args.edit]
@@ -160,23 +182,43 @@ class Bench:
     def output(self, linker):
         return self.out / linker.name
 
+    def state(self, linker):
+        return self.out / f'{linker.name}.kldstate'
+
+    def remove(self, linker):
+        self.output(linker).unlink(missing_ok=True)
+        self.state(linker).unlink(missing_ok=True)
+
     def argv(self, linker):
         return [*linker.command, f'@{self.workload.response}', '-o', str(self.output(linker)),
                 *linker.options]
 
-    def run(self, linker, sample=False):
-        if not self.args.keep and not self.edits:
-            self.output(linker).unlink(missing_ok=True)
+    def run(self, linker, sample=False, expected=None):
+        """One run; in the mode 'null' another before it. expected: what the report must say."""
+        if expected is None:
+            expected = REPORTS[linker.mode]
+            if linker.mode == 'null':
+                self.run(linker, expected='')
+        if not linker.mode:
+            self.remove(linker)
+        argv = self.argv(linker)
+        if linker.mode == 'fallback':
+            self.turns += 1
+            argv += ['-z', 'now' if self.turns & 1 else 'lazy']
         log = self.out / f'{linker.name}.log'
         before = busy()
-        text = subprocess.run([self.args.timer, *(['-s'] if sample else []), log, *self.argv(linker)],
+        text = subprocess.run([self.args.timer, *(['-s'] if sample else []), log, *argv],
                               cwd=self.workload.cwd, capture_output=True, text=True, check=True).stdout
         numbers = text.split()
         run = Run(*map(float, numbers[:4]), *map(int, numbers[4:]))
         run.other = max(0.0, (busy() - before - run.cpu) / (run.all * CPUS))
         linker.spent += run.all
+        said = log.read_text(errors='replace').strip()
         if run.status:
-            linker.failure = log.read_text(errors='replace').strip()[:400] or f'status {run.status}'
+            linker.failure = said[:400] or f'status {run.status}'
+        elif ('--incremental-report' in linker.options
+              and not re.search('incremental: ' + expected, said)):
+            linker.failure = f'not {expected}: {said[-300:]}'
         return run
 
     def replace(self, turn):
@@ -188,12 +230,17 @@ class Bench:
 
     def first_round(self):
         """Warms up, checks the outputs and samples memory."""
+        self.replace(1)
+        for linker in [l for l in self.linkers if l.mode and not l.failure]:
+            self.remove(linker)
+            self.run(linker, expected='')
         self.replace(0)
         for linker in [l for l in self.linkers if not l.failure]:
             run = self.run(linker, sample=True)
             linker.peak, linker.anon = run.peak, run.anon
             if not linker.failure:
                 linker.size = self.output(linker).stat().st_size
+                linker.state = self.state(linker).stat().st_size if self.state(linker).exists() else 0
                 self.check(linker)
 
     def check(self, linker):
@@ -207,10 +254,16 @@ class Bench:
         """Back to variant A, by one more relink: has it stayed right through all the edits?"""
         self.replace(0)
         for linker in self.linkers:
-            if self.edits and not linker.failure:
-                self.run(linker)
-                if not linker.failure:
-                    self.check(linker)
+            if not linker.mode or linker.failure:
+                continue
+            self.run(linker, expected='')
+            if not linker.failure:
+                self.check(linker)
+            if '--incremental' in linker.options and linker.mode != 'fallback':
+                said = subprocess.run([*self.argv(linker), '--incremental-verify'], text=True,
+                                      cwd=self.workload.cwd, capture_output=True)
+                if said.returncode:
+                    linker.failure = f'--incremental-verify: {said.stderr}'
 
     def measure(self):
         self.first_round()
@@ -231,15 +284,21 @@ class Bench:
     def table(self):
         good = sorted((l for l in self.linkers if l.runs and not l.failure),
                       key=lambda l: l.median('wall'))
-        ref = next((l.median('wall') for l in good if l.name == self.args.ref), None)
-        rows = [['linker', 'wall ms', 'least', f'x {self.args.ref}', 'all ms', 'cpu ms', 'peak MB',
-                 'anon MB', 'out MB', 'runs', 'other']]
+        walls = {l.name: l.median('wall') for l in good}
+        refs = self.args.ref.split(',')
+        states = any(l.state for l in good)
+        rows = [['linker', 'wall ms', 'least', *(f'x {ref}' for ref in refs), 'all ms', 'cpu ms',
+                 'peak MB', 'anon MB', 'out MB', *(['state MB'] if states else []), 'runs', 'other']]
         for l in good:
+            ratios = [l.median('wall') / walls[ref] if ref in walls else None for ref in refs]
             rows.append([l.name, f'{l.median("wall") * 1e3:.1f}',
                          f'{min(r.wall for r in l.runs) * 1e3:.1f}',
-                         f'{l.median("wall") / ref:.2f}' if ref else '', f'{l.median("all") * 1e3:.1f}',
-                         f'{l.median("cpu") * 1e3:.0f}', f'{l.peak / MB:.1f}', f'{l.anon / MB:.1f}',
-                         f'{l.size / MB:.1f}', str(len(l.runs)), f'{l.median("other") * 100:.0f}%'])
+                         *('' if r is None else f'{r:.2f}' if r > 0.1 else f'{r:.4f}' for r in ratios),
+                         f'{l.median("all") * 1e3:.1f}', f'{l.median("cpu") * 1e3:.1f}',
+                         f'{l.peak / MB:.1f}', f'{l.anon / MB:.1f}', f'{l.size / MB:.1f}',
+                         *([f'{l.state / MB:.1f}' if l.state else ''] if states else []),
+                         str(len(l.runs)),
+                         f'{l.median("other") * 100:.0f}%' if l.median('all') > 0.1 else ''])
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         for number, row in enumerate(rows):
             cells = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
