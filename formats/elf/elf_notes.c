@@ -177,7 +177,8 @@ size_t elf_build_id(struct kld_session *ctx, const uint8_t *hashes, size_t size,
                     uint64_t *offset)
 {
     const struct kld_atom *atom = elf_state(ctx)->synth[ELF_NOTE_BUILD_ID];
-    const struct style *style = atom ? find_style(ctx->options.build_id) : NULL;
+    const struct style *style =
+        atom && ctx->options.build_id ? find_style(ctx->options.build_id) : NULL;
     if (!style)
         return 0;
     const struct kld_section *section = ctx->sections.data[atom->section];

@@ -609,7 +609,8 @@ static bool patch_eh_hdr(struct elf_relink *e)
 
 static bool patch_alignments(struct elf_relink *e)
 {
-    uint64_t at = kld_get64(e->r->update.bytes + offsetof(Elf64_Ehdr, e_shoff));
+    const uint8_t *head = kld_relink_output(e->r, 0, sizeof(Elf64_Ehdr));
+    uint64_t at = head ? kld_get64(head + offsetof(Elf64_Ehdr, e_shoff)) : 0;
     for (size_t i = 0; i < e->ctx->sections.len; i++) {
         const struct kld_section *s = e->ctx->sections.data[i];
         if (!s->number)

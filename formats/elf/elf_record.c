@@ -70,7 +70,8 @@ static bool restore_atom(struct kld_session *ctx, struct kld_state *st, enum elf
         section < kld_state_count(st, KLD_T_SECTIONS) ? sections[section] : NULL;
     if (!from->synth[which].there)
         return true;
-    if (!s) {
+    uint64_t addr = from->synth[which].addr, size = from->synth[which].size;
+    if (!s || addr < s->addr || !kld_in_bounds(addr - s->addr, size, s->size)) {
         st->damaged = true;
         return false;
     }
@@ -82,8 +83,8 @@ static bool restore_atom(struct kld_session *ctx, struct kld_state *st, enum elf
         atom->kind = KLD_ATOM_GENERATED;
         atom->live = 1;
     }
-    atom->addr = from->synth[which].addr;
-    atom->size = from->synth[which].size;
+    atom->addr = addr;
+    atom->size = size;
     atom->section = s->id;
     return true;
 }

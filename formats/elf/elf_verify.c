@@ -759,7 +759,9 @@ static void check_locals(struct kld_verify *v, uint32_t f)
     struct kld_where where = {.file = ctx->files[f]};
     struct elf_symtab_locals now;
     uint8_t *symbols, *names;
-    if (!elf_symtab_again(ctx, f, &state->locals, &now, &symbols, &names)) {
+    if (!kld_in_bounds(24ull * state->locals.first, 24ull * state->locals.capacity, s->size) ||
+        !kld_in_bounds(state->locals.names, state->locals.names_capacity, strings->size) ||
+        !elf_symtab_again(ctx, f, &state->locals, &now, &symbols, &names)) {
         kld_verify_error(v, &where, "its local symbols have no room in .symtab");
         return;
     }

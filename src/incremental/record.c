@@ -39,9 +39,11 @@ void kld_record_get(struct kld_state *st, uint32_t f, struct kld_file_record *r)
     const struct kld_state_file *file = kld_state_get(st, KLD_T_FILES, f, 1);
     struct kld_state_contents head = {0};
     uint64_t at = file->contents, size = file->contents_size;
-    if (size >= sizeof(head))
+    bool sound = size >= sizeof(head) && at % 8 == 0 &&
+                 kld_in_bounds(at, size, kld_state_count(st, KLD_T_HEAP));
+    if (sound)
         memcpy(&head, kld_state_get(st, KLD_T_HEAP, at, sizeof(head)), sizeof(head));
-    if (size < sizeof(head) || head.nglobals > head.nnames || head.format_size > size ||
+    if (!sound || head.nglobals > head.nnames || head.format_size > size ||
         kld_record_parts(&head, NULL, r) > size) {
         st->damaged = true;
         head = (struct kld_state_contents){0};
@@ -696,13 +698,13 @@ static void record_merged(struct recorder *r)
 
 /* ---- all of it ---- */
 
-enum { SPARE_SLOTS = 1024, SPARE_AREAS = 256 };
+enum { SPARE_AREAS = 256 };
 
 /* Behind the atoms of every section with a pool there is one free slot. */
 static void record_slots(struct recorder *r)
 {
     struct kld_session *ctx = r->ctx;
-    size_t n = ctx->sections.len + SPARE_SLOTS;
+    size_t n = ctx->sections.len + KLD_STATE_SPARE_SLOTS;
     struct kld_state_slot *slots = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_slot, n);
     for (size_t i = 0; i < n; i++) {
         const struct kld_section *s = i < ctx->sections.len ? ctx->sections.data[i] : NULL;

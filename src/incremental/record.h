@@ -28,9 +28,12 @@ struct kld_state_atom {
     uint32_t size, capacity;
     uint32_t
         entry; /* where a jump to it is, for what refers to its start: 1 + offset in the section */
-    uint16_t section;
+    uint16_t section; /* of at most KLD_STATE_MOST_SECTIONS */
     uint8_t kind, flags, p2align, live, unused[2];
 };
+
+/* No state has more: loops over one thing in the state for each of another stay short. */
+enum { KLD_STATE_MOST_SECTIONS = 1 << 16, KLD_STATE_SPARE_SLOTS = 1024 };
 
 /* kld_state_atom.kind: whether there was padding to take out is no matter. */
 static inline uint8_t kld_record_kind(const struct kld_atom *atom)

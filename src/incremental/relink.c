@@ -193,8 +193,8 @@ static bool check_contents(struct kld_relink *r)
     for (uint64_t i = 0; i < n && same && !r->st.damaged; i++) {
         uint64_t hash[2];
         const struct kld_state_chunk *c = &chunks[i];
-        same = kld_in_bounds(c->offset, c->size, r->update.size) && is_zero(r, end, c->offset) &&
-               r->ctx->format->updater->hash_chunk(r, c, hash) &&
+        same = c->offset >= end && kld_in_bounds(c->offset, c->size, r->update.size) &&
+               is_zero(r, end, c->offset) && r->ctx->format->updater->hash_chunk(r, c, hash) &&
                memcmp(hash, c->hash, sizeof(hash)) == 0;
         end = c->offset + c->size;
     }
@@ -244,6 +244,13 @@ static bool open_output(struct kld_relink *r)
     if (!same_file(&r->update.id, &h->output))
         return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED, "%s is being changed", path);
     return true;
+}
+
+/* Text of the state that is kept: in the state it could be written over. */
+static const char *text_of(struct kld_relink *r, uint64_t at, uint32_t length)
+{
+    const char *text = kld_state_text(&r->st, at, length);
+    return kld_arena_strndup(&r->ctx->arena, text, r->st.damaged ? 0 : length);
 }
 
 /* ---- the gate: inputs ---- */
@@ -441,20 +448,28 @@ static bool begin_session(struct kld_relink *r)
     return true;
 }
 
+/* What is said of a section must be possible: who uses it does not ask again. */
+static bool section_is_sound(const struct kld_relink *r, const struct kld_state_section *s)
+{
+    return s->p2align < 64 && s->size <= UINT64_MAX - s->addr &&
+           ((s->flags & KLD_ATOM_ZERO) || kld_in_bounds(s->offset, s->size, r->update.size));
+}
+
 /* The output's sections, under the ids that they had. The first ones begin() has made. */
 static bool restore_sections(struct kld_relink *r)
 {
     struct kld_session *ctx = r->ctx;
     uint64_t n = kld_state_count(&r->st, KLD_T_SECTIONS);
+    r->st.damaged |= n < ctx->sections.len || n > KLD_STATE_MOST_SECTIONS;
     for (uint64_t i = 0; i < n && !r->st.damaged; i++) {
         const struct kld_state_section *from = kld_state_get(&r->st, KLD_T_SECTIONS, i, 1);
-        const char *name = kld_state_text(&r->st, from->name, from->name_length);
+        const char *name = text_of(r, from->name, from->name_length);
         struct kld_section *s = i < ctx->sections.len ? ctx->sections.data[i]
                                 : from->nameless
                                     ? kld_section_new(ctx, name)
                                     : kld_section_get(ctx, &ctx->arena, kld_str(name), from->type,
                                                       from->format_flags, from->entsize);
-        if (s->id != i || strcmp(s->name, name) != 0) {
+        if (s->id != i || strcmp(s->name, name) != 0 || !section_is_sound(r, from)) {
             r->st.damaged = true;
             break;
         }
@@ -509,6 +524,9 @@ kld_symid kld_relink_symbol(struct kld_relink *r, uint32_t number, struct kld_st
     sym->synthetic = from->bits & KLD_STATE_SYM_SYNTHETIC;
     sym->forced_local = from->bits & KLD_STATE_SYM_FORCED_LOCAL;
     sym->value = from->place;
+    if (from->kind > KLD_SYM_IMPORTED || from->type > KLD_TYPE_FILE ||
+        from->visibility > KLD_VISIBILITY_PROTECTED)
+        r->st.damaged = true;
     if (sym->kind == KLD_SYM_DEFINED) {
         if (from->section >= ctx->sections.len) {
             r->st.damaged = true;
@@ -541,15 +559,26 @@ static bool find_bytes(struct kld_relink *r, const struct kld_state_file *from, 
     return true;
 }
 
+static bool is_too_much(struct kld_relink *r)
+{
+    uint64_t n = kld_state_count(&r->st, KLD_T_FILES);
+    if (r->files.len <= 64 || r->files.len <= n / 4)
+        return false;
+    kld_relink_refuse(r, KLD_WHY_TOO_MANY, "%zu of %llu files have changed", r->files.len,
+                      (unsigned long long)n);
+    return true;
+}
+
 struct kld_relink_file *kld_relink_load(struct kld_relink *r, uint32_t f, bool changed)
 {
     struct kld_session *ctx = r->ctx;
     const struct kld_state_file *from = kld_state_get(&r->st, KLD_T_FILES, f, 1);
     const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, from->input, 1);
-    const char *path = kld_state_text(&r->st, in->path, in->path_length);
-    const char *member =
-        from->member_length ? kld_state_text(&r->st, from->member, from->member_length) : NULL;
+    const char *path = text_of(r, in->path, in->path_length);
+    const char *member = from->member_length ? text_of(r, from->member, from->member_length) : NULL;
     struct kld_bytes bytes;
+    if (changed && is_too_much(r))
+        return NULL;
     if (!is_sound(r) || !find_bytes(r, from, path, member, from->offset, &bytes))
         return NULL;
     const struct kld_arch_ops *arch = NULL;
@@ -705,16 +734,6 @@ static bool load_changed(struct kld_relink *r)
             return kld_relink_refuse(r, KLD_WHY_INPUTS, "an object that was left out has changed");
     }
     return is_sound(r);
-}
-
-static bool is_too_much(struct kld_relink *r)
-{
-    uint64_t n = kld_state_count(&r->st, KLD_T_FILES);
-    if (r->files.len <= 64 || r->files.len <= n / 4)
-        return false;
-    kld_relink_refuse(r, KLD_WHY_TOO_MANY, "%zu of %llu files have changed", r->files.len,
-                      (unsigned long long)n);
-    return true;
 }
 
 static bool make_room(struct kld_relink *r)

@@ -29,6 +29,11 @@ bool kld_slots_fit(const struct kld_relink *r, const struct kld_section *s, uint
 
 enum { BEHIND_ATOM, SLOT }; /* gap.unused */
 
+static bool is_within(const struct kld_section *s, uint64_t addr, uint64_t size)
+{
+    return addr >= s->addr && kld_in_bounds(addr - s->addr, size, s->size);
+}
+
 static void add_gap(struct kld_relink *r, uint32_t section, uint64_t addr, uint64_t size, int what)
 {
     if (size)
@@ -92,6 +97,10 @@ bool kld_slots_take(struct kld_relink *r, const struct kld_section *s, uint64_t 
 void kld_slots_give(struct kld_relink *r, const struct kld_section *s, uint64_t addr, uint64_t size)
 {
     struct kld_state_slot *unused = NULL;
+    if (!is_within(s, addr, size)) {
+        r->st.damaged = true;
+        return;
+    }
     for (size_t i = 0; i < r->slots.len && size; i++) {
         struct kld_state_slot *slot = &r->slots.data[i];
         if (slot->section == KLD_STATE_NONE)
@@ -119,6 +128,8 @@ void kld_slots_load(struct kld_relink *r)
 {
     uint64_t n = kld_state_count(&r->st, KLD_T_SLOTS);
     const struct kld_state_slot *slots = kld_state_get(&r->st, KLD_T_SLOTS, 0, n);
+    if (n > r->ctx->sections.len + KLD_STATE_SPARE_SLOTS)
+        r->st.damaged = true;
     for (uint64_t i = 0; i < n && !r->st.damaged; i++) {
         *kld_vec_push(&r->ctx->arena, &r->slots) = slots[i];
         if (slots[i].section == KLD_STATE_NONE)
@@ -126,8 +137,7 @@ void kld_slots_load(struct kld_relink *r)
         const struct kld_section *s = slots[i].section < r->ctx->sections.len
                                           ? r->ctx->sections.data[slots[i].section]
                                           : NULL;
-        if (!s || slots[i].addr < s->addr ||
-            !kld_in_bounds(slots[i].addr - s->addr, slots[i].size, s->size))
+        if (!s || !is_within(s, slots[i].addr, slots[i].size))
             r->st.damaged = true;
     }
 }
@@ -159,6 +169,10 @@ void kld_slots_fill(struct kld_relink *r)
         const struct kld_section *s = r->ctx->sections.data[gap->section];
         if ((s->flags & KLD_ATOM_ZERO) || (gap->unused == SLOT && !is_still_free(r, gap)))
             continue;
+        if (!is_within(s, gap->addr, gap->size)) {
+            r->st.damaged = true;
+            return;
+        }
         uint8_t *bytes = KLD_NEW_ARRAY(&r->ctx->arena, uint8_t, gap->size);
         r->ctx->format->updater->fill(r->ctx, s, gap->addr - s->addr, bytes, gap->size);
         kld_relink_write_at(r, s, gap->addr, bytes, gap->size);

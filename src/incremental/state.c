@@ -34,20 +34,40 @@ static uint64_t header_hash(const struct kld_state_header *h)
 
 /* ---- reading ---- */
 
+/* Sizes of records; those of the format are for it to check. */
+static const uint32_t strides[KLD_STATE_TABLES] = {
+    [KLD_T_INPUTS] = sizeof(struct kld_state_input),
+    [KLD_T_ITEMS] = sizeof(struct kld_state_item),
+    [KLD_T_FILES] = sizeof(struct kld_state_file),
+    [KLD_T_SECTIONS] = sizeof(struct kld_state_section),
+    [KLD_T_SYMBOLS] = sizeof(struct kld_state_symbol),
+    [KLD_T_NAMES] = sizeof(uint32_t),
+    [KLD_T_CHUNKS] = sizeof(struct kld_state_chunk),
+    [KLD_T_SLOTS] = sizeof(struct kld_state_slot),
+    [KLD_T_MERGED] = sizeof(struct kld_state_merged),
+    [KLD_T_AREAS] = sizeof(struct kld_state_area),
+    [KLD_T_HEAP] = 1,
+};
+
+/* Tables are behind the page hashes and do not overlap: what is checked stays as it is when something
+ * else is changed. */
 static bool header_is_sound(const struct kld_state_header *h, uint64_t length)
 {
     uint64_t pages = (h->length + PAGE - 1) / PAGE;
-    if (h->length > length || h->length % PAGE || h->sums % 8 || h->sums < sizeof(*h) ||
+    if (h->length > length || h->length % PAGE || h->sums % PAGE || h->sums < PAGE ||
         h->sums_capacity > length / 8 || !kld_in_bounds(h->sums, h->sums_capacity * 8, h->length) ||
         pages > h->sums_capacity)
         return false;
+    uint64_t end = h->sums + h->sums_capacity * 8;
     for (int i = 0; i < KLD_STATE_TABLES; i++) {
-        if (h->tables[i].stride == 0 || h->tables[i].offset % 8 ||
+        if (h->tables[i].stride == 0 || (strides[i] && h->tables[i].stride != strides[i]) ||
+            h->tables[i].offset % 8 || h->tables[i].offset < end ||
             h->tables[i].count > h->tables[i].capacity ||
             h->tables[i].capacity > h->length / h->tables[i].stride ||
             !kld_in_bounds(h->tables[i].offset, h->tables[i].capacity * h->tables[i].stride,
                            h->length))
             return false;
+        end = h->tables[i].offset + h->tables[i].capacity * h->tables[i].stride;
     }
     uint64_t names = h->tables[KLD_T_NAMES].count;
     return h->heap_used <= h->tables[KLD_T_HEAP].count && (names == 0 || kld_is_pow2(names));
@@ -93,12 +113,16 @@ static bool check_page(struct kld_state *st, uint64_t page)
     return true;
 }
 
+/* What is out of bounds reads as one record of zeros: who asks for more than one has looked at how
+ * many there are. */
 static void *span(struct kld_state *st, enum kld_state_table table, uint64_t first, uint64_t count,
                   uint8_t mark)
 {
     uint64_t stride = st->header->tables[table].stride;
     bool sound = kld_in_bounds(first, count, st->header->tables[table].count);
     uint64_t at = st->header->tables[table].offset + first * stride, size = count * stride;
+    if (!sound)
+        size = stride;
     /* Nothing reaches from the mapped part into the tail. */
     sound = sound && (at >= st->length || at + size <= st->length);
     if (sound && size)
@@ -110,7 +134,7 @@ static void *span(struct kld_state *st, enum kld_state_table table, uint64_t fir
     if (sound)
         return place(st, at);
     st->damaged = true;
-    return kld_arena_alloc(st->arena, count < UINT32_MAX / stride ? KLD_MAX(size, 8) : stride, 8);
+    return kld_arena_alloc(st->arena, KLD_MAX(size, 8u), 8);
 }
 
 const void *kld_state_get(struct kld_state *st, enum kld_state_table table, uint64_t first,
@@ -127,8 +151,10 @@ void *kld_state_edit(struct kld_state *st, enum kld_state_table table, uint64_t 
 
 const char *kld_state_text(struct kld_state *st, uint64_t at, uint32_t length)
 {
-    const char *text = kld_state_get(st, KLD_T_HEAP, at, (uint64_t)length + 1);
-    if (text[length] == 0)
+    uint64_t size = (uint64_t)length + 1;
+    bool sound = kld_in_bounds(at, size, kld_state_count(st, KLD_T_HEAP));
+    const char *text = sound ? kld_state_get(st, KLD_T_HEAP, at, size) : NULL;
+    if (text && text[length] == 0)
         return text;
     st->damaged = true;
     return "";
