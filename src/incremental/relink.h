@@ -56,6 +56,9 @@ struct kld_relink {
 bool kld_relink_refuse(struct kld_relink *r, enum kld_reason reason, const char *format, ...)
     KLD_PRINTF(3, 4);
 
+/* Whether nothing has been found to be wrong: refuses if the state is damaged, or there was an error. */
+bool kld_relink_is_sound(struct kld_relink *r);
+
 /* The id of a symbol of the state, from now on part of the session: its name is set, and what the
  * state says of it but for where it is defined. */
 kld_symid kld_relink_symbol(struct kld_relink *r, uint32_t number, struct kld_str name);
