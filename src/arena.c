@@ -13,6 +13,25 @@ enum { FIRST_BLOCK = 2 << 10, LARGEST_BLOCK = 32 << 10, HEADER = 64 };
 enum { FIRST_BLOCK = 64 << 10, LARGEST_BLOCK = 4 << 20, HEADER = 64 };
 #endif
 
+/* AddressSanitizer is told what of a block is in use, and sees a write behind it. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define POISONS
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define POISONS
+#endif
+#ifdef POISONS
+#include <sanitizer/asan_interface.h>
+enum { GAP = 16 };
+#define POISON(at, size)   ASAN_POISON_MEMORY_REGION(at, size)
+#define UNPOISON(at, size) ASAN_UNPOISON_MEMORY_REGION(at, size)
+#else
+enum { GAP = 0 };
+#define POISON(at, size)   ((void)0)
+#define UNPOISON(at, size) ((void)0)
+#endif
+
 void kld_arena_init(struct kld_arena *arena, const struct kld_alloc *from, jmp_buf *oom)
 {
     *arena = (struct kld_arena){.from = from, .oom = oom, .next_block = FIRST_BLOCK};
@@ -22,6 +41,7 @@ void kld_arena_free(struct kld_arena *arena)
 {
     for (struct kld_arena_block *b = arena->blocks, *next; b; b = next) {
         next = b->next;
+        UNPOISON(b, b->size);
         arena->from->free(arena->from->context, b, b->size);
     }
     kld_arena_init(arena, arena->from, arena->oom);
@@ -33,6 +53,7 @@ static struct kld_arena_block *new_block(struct kld_arena *arena, size_t size)
     if (!b)
         longjmp(*arena->oom, 1);
     b->size = size;
+    POISON((char *)b + HEADER, size - HEADER);
     arena->total += size;
     return b;
 }
@@ -40,15 +61,16 @@ static struct kld_arena_block *new_block(struct kld_arena *arena, size_t size)
 void *kld_arena_alloc(struct kld_arena *arena, size_t size, size_t align)
 {
     uintptr_t at = ((uintptr_t)arena->ptr + align - 1) & ~(uintptr_t)(align - 1);
-    if (kld_likely(at + size <= (uintptr_t)arena->end && at + size >= at)) {
-        arena->ptr = (char *)(at + size);
+    if (kld_likely(at + size + GAP <= (uintptr_t)arena->end && at + size >= at)) {
+        arena->ptr = (char *)(at + size + GAP);
+        UNPOISON((void *)at, size);
         return (void *)at;
     }
     if (size > SIZE_MAX / 2)
         longjmp(*arena->oom, 1);
     if (size + align > arena->next_block / 4) {
         /* A block of its own behind the current one, whose free space stays in use. */
-        struct kld_arena_block *b = new_block(arena, HEADER + size + align);
+        struct kld_arena_block *b = new_block(arena, HEADER + size + align + GAP);
         if (arena->blocks) {
             b->next = arena->blocks->next;
             arena->blocks->next = b;
@@ -56,6 +78,7 @@ void *kld_arena_alloc(struct kld_arena *arena, size_t size, size_t align)
             arena->blocks = b;
         }
         at = ((uintptr_t)b + HEADER + align - 1) & ~(uintptr_t)(align - 1);
+        UNPOISON((void *)at, size);
         return (void *)at;
     }
     struct kld_arena_block *b = new_block(arena, arena->next_block);

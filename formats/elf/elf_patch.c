@@ -569,8 +569,9 @@ static bool patch_eh_hdr(struct elf_relink *e)
     const uint8_t *old = read_synth(e, ELF_EH_FRAME_HDR);
     struct rows rows = {0};
     collect_rows(e, atom->addr, &rows);
-    uint32_t n = old && atom->size >= HEAD ? kld_get32(old + 8) : 0;
-    if (!old || n > (atom->size - HEAD) / ROW) {
+    bool sound = old && atom->size >= HEAD;
+    uint32_t n = sound ? kld_get32(old + 8) : 0;
+    if (!sound || n > (atom->size - HEAD) / ROW) {
         e->r->st.damaged = true;
         return false;
     }

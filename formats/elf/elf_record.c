@@ -121,14 +121,22 @@ bool elf_restore_link(struct kld_session *ctx, struct kld_state *st,
     atomic_store(&elf->needs_tlsld, from->needs_tlsld);
     atomic_store(&elf->needs_got_base, from->needs_got_base);
     atomic_store(&elf->textrel, from->textrel);
-    /* Addresses of entries behind those of .plt count from their number alone. */
-    elf->plt.len = from->nplt;
-    elf->iplt.len = from->niplt;
-    if (from->nplt_got > from->plt_got_capacity ||
+    const struct elf_arch_ops *arch = elf->arch;
+    if (from->nplt > kld_state_count(st, KLD_T_AUX) ||
+        from->niplt > kld_state_count(st, KLD_T_AUX) || from->got_slots > from->got_capacity ||
+        (from->plt_header && from->plt_header != arch->plt_header_size) ||
+        (from->got_plt_reserved && from->got_plt_reserved != arch->got_plt_reserved) ||
+        (from->plt_got_size != arch->plt_got_entry_size &&
+         from->plt_got_size != arch->plt_got_entry_size_ibt) ||
+        from->nplt_got > from->plt_got_capacity ||
+        8ull * from->got_capacity > from->synth[ELF_GOT].size ||
         (uint64_t)from->plt_got_capacity * from->plt_got_size > from->synth[ELF_PLT_GOT].size) {
         st->damaged = true;
         return false;
     }
+    /* Addresses of entries behind those of .plt count from their number alone. */
+    elf->plt.len = from->nplt;
+    elf->iplt.len = from->niplt;
     elf->plt_got.data = KLD_NEW_ARRAY(&ctx->arena, struct kld_symbol *, from->plt_got_capacity);
     elf->plt_got.len = from->nplt_got;
     elf->plt_got.cap = from->plt_got_capacity;

@@ -107,12 +107,12 @@ static bool decide_groups(struct elf_relink *e, struct kld_relink_file *rf)
 
 static bool has_other_user(struct elf_relink *e, uint32_t number, uint32_t except)
 {
-    uint64_t n = kld_state_count(&e->r->st, KLD_T_FILES);
+    uint64_t n = kld_state_count(&e->r->st, KLD_T_FILES), total = 0;
     for (uint32_t f = 0; f < n && !e->r->st.damaged; f++) {
         struct kld_file_record record;
         if (f == except)
             continue;
-        kld_record_get(&e->r->st, f, &record);
+        kld_record_get_next(&e->r->st, f, &record, &total);
         for (uint32_t i = 0; i < record.head.nglobals; i++)
             if (record.symbols[i] == number && KLD_NAME_CLASS(record.classes[i]) == KLD_NAME_UNDEF)
                 return true;
@@ -309,10 +309,10 @@ static bool compare_file(struct elf_relink *e, struct kld_relink_file *rf)
 
 /* ---- files that refer to what has moved ---- */
 
-static bool refers(struct elf_relink *e, uint32_t f)
+static bool refers(struct elf_relink *e, uint32_t f, uint64_t *total)
 {
     struct kld_file_record record;
-    kld_record_get(&e->r->st, f, &record);
+    kld_record_get_next(&e->r->st, f, &record, total);
     for (uint32_t i = 0; i < record.head.nglobals; i++)
         if (record.symbols[i] < kld_state_count(&e->r->st, KLD_T_SYMBOLS) &&
             elf_is_shifted(e, record.symbols[i]))
@@ -358,10 +358,11 @@ static bool load_referrer(struct elf_relink *e, uint32_t f)
 static bool load_referrers(struct elf_relink *e)
 {
     uint32_t n = (uint32_t)kld_state_count(&e->r->st, KLD_T_FILES), loaded = 0;
+    uint64_t total = 0;
     if (!e->seen.len)
         return true;
-    for (uint32_t f = 0; f < n; f++) {
-        if (is_loaded(e, f) || !refers(e, f))
+    for (uint32_t f = 0; f < n && !e->r->st.damaged; f++) {
+        if (is_loaded(e, f) || !refers(e, f, &total))
             continue;
         if (++loaded > 64 && loaded > n / 4)
             return kld_relink_refuse(e->r, KLD_WHY_TOO_MANY,

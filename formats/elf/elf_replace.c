@@ -18,30 +18,27 @@
 static uint32_t *match_atoms(struct elf_relink *e, const struct kld_relink_file *rf)
 {
     const struct kld_file *file = rf->file;
-    uint32_t nold = rf->old.head.natoms, size = 16;
-    while (size < 2 * nold)
+    uint64_t nold = rf->old.head.natoms, size = 16;
+    while (size < nold)
         size *= 2;
-    uint32_t *table = KLD_NEW_ARRAY(&e->ctx->arena, uint32_t, size);
-    uint8_t *taken = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, nold + 1);
+    uint32_t *table = KLD_NEW_ARRAY(&e->ctx->arena, uint32_t, size); /* 1 + number of the first */
+    uint32_t *next = KLD_NEW_ARRAY(&e->ctx->arena, uint32_t, nold + 1); /* and of the one behind */
     uint32_t *match = KLD_NEW_ARRAY(&e->ctx->arena, uint32_t, file->natoms + 1);
-    for (uint32_t i = 0; i < nold; i++) {
-        uint32_t at = (uint32_t)rf->old.atoms[i].name & (size - 1);
-        while (table[at])
-            at = (at + 1) & (size - 1);
-        table[at] = i + 1;
+    for (uint32_t i = (uint32_t)nold; i-- > 0;) {
+        uint32_t *first = &table[rf->old.atoms[i].name & (size - 1)];
+        next[i] = *first;
+        *first = i + 1;
     }
     for (uint32_t i = 0; i < file->natoms; i++) {
         const struct kld_atom *a = &file->atoms[i];
         uint32_t name = kld_record_name(elf_atom_name(a));
-        match[i] = KLD_STATE_NONE;
-        for (uint32_t at = (uint32_t)name & (size - 1); table[at]; at = (at + 1) & (size - 1)) {
-            uint32_t k = table[at] - 1;
-            if (rf->old.atoms[k].name != name || taken[k] || rf->old.atoms[k].section != a->section)
-                continue;
-            taken[k] = 1;
-            match[i] = k;
-            break;
-        }
+        uint32_t *at = &table[name & (size - 1)];
+        while (*at && (rf->old.atoms[*at - 1].name != name ||
+                       rf->old.atoms[*at - 1].section != a->section))
+            at = &next[*at - 1];
+        match[i] = *at ? *at - 1 : KLD_STATE_NONE;
+        if (*at)
+            *at = next[*at - 1]; /* it is taken */
     }
     return match;
 }

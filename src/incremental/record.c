@@ -53,6 +53,14 @@ void kld_record_get(struct kld_state *st, uint32_t f, struct kld_file_record *r)
     kld_record_parts(&head, (uint8_t *)kld_state_get(st, KLD_T_HEAP, at, size), r);
 }
 
+void kld_record_get_next(struct kld_state *st, uint32_t f, struct kld_file_record *r,
+                         uint64_t *total)
+{
+    kld_record_get(st, f, r);
+    *total += kld_record_parts(&r->head, NULL, &(struct kld_file_record){0});
+    st->damaged |= *total > kld_state_count(st, KLD_T_HEAP);
+}
+
 /* ---- hashes of what was asked for ---- */
 
 static void add_text(XXH3_state_t *to, const char *text)

@@ -35,6 +35,13 @@ struct kld_state_atom {
 /* No state has more: loops over one thing in the state for each of another stay short. */
 enum { KLD_STATE_MOST_SECTIONS = 1 << 16, KLD_STATE_SPARE_SLOTS = 1024 };
 
+/* What is said of a section of an output of that size is possible: who uses it does not ask again. */
+static inline bool kld_record_section_is_sound(const struct kld_state_section *s, uint64_t output)
+{
+    return s->p2align < 64 && s->size <= UINT64_MAX - s->addr &&
+           ((s->flags & KLD_ATOM_ZERO) || kld_in_bounds(s->offset, s->size, output));
+}
+
 /* kld_state_atom.kind: whether there was padding to take out is no matter. */
 static inline uint8_t kld_record_kind(const struct kld_atom *atom)
 {
@@ -63,6 +70,11 @@ uint64_t kld_record_parts(const struct kld_state_contents *head, uint8_t *block,
 
 /* Reads that of file number f; parts of no length, and st->damaged, if it is damaged. */
 void kld_record_get(struct kld_state *st, uint32_t f, struct kld_file_record *record);
+
+/* The same for one file after the other: *total, 0 at first, is what those read so far take in the heap,
+ * which cannot be more than there is. */
+void kld_record_get_next(struct kld_state *st, uint32_t f, struct kld_file_record *record,
+                         uint64_t *total);
 
 /* After a full link with slack: its state, but for the identity of the output; NULL if the link is
  * one that cannot be recorded. */

@@ -79,13 +79,6 @@ static bool begin_session(struct kld_relink *r)
     return true;
 }
 
-/* What is said of a section must be possible: who uses it does not ask again. */
-static bool section_is_sound(const struct kld_relink *r, const struct kld_state_section *s)
-{
-    return s->p2align < 64 && s->size <= UINT64_MAX - s->addr &&
-           ((s->flags & KLD_ATOM_ZERO) || kld_in_bounds(s->offset, s->size, r->update.size));
-}
-
 /* The output's sections, under the ids that they had. The first ones begin() has made. */
 static bool restore_sections(struct kld_relink *r)
 {
@@ -100,7 +93,8 @@ static bool restore_sections(struct kld_relink *r)
                                     ? kld_section_new(ctx, name)
                                     : kld_section_get(ctx, &ctx->arena, kld_str(name), from->type,
                                                       from->format_flags, from->entsize);
-        if (s->id != i || strcmp(s->name, name) != 0 || !section_is_sound(r, from)) {
+        if (s->id != i || strcmp(s->name, name) != 0 ||
+            !kld_record_section_is_sound(from, r->update.size)) {
             r->st.damaged = true;
             break;
         }

@@ -177,7 +177,7 @@ static void map_sections(struct kld_verify *v, bool all)
     v->nsections = (uint32_t)kld_state_count(&v->st, KLD_T_SECTIONS);
     v->known = kld_state_get(&v->st, KLD_T_SECTIONS, 0, v->nsections);
     for (uint32_t i = 0; i < v->nsections; i++)
-        v->st.damaged |= v->known[i].p2align >= 64;
+        v->st.damaged |= !kld_record_section_is_sound(&v->known[i], v->output.size);
     v->sections = KLD_NEW_ARRAY(&ctx->arena, struct kld_section *, v->nsections);
     size_t most = ctx->sections.len + v->nsections;
     v->section_ids = KLD_NEW_ARRAY(&ctx->arena, uint32_t, most);
