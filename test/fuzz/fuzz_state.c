@@ -58,8 +58,6 @@ static bool no_files(void *context, const char *path, const void **data, size_t 
 static void hear(void *context, const kld_message *message)
 {
     (void)context;
-    if (getenv("FUZZ_STATE_SAY"))
-        fprintf(stderr, "%s\n", message->text);
     if (!message->text || strlen(message->text) > 1 << 20)
         abort();
 }
@@ -302,11 +300,8 @@ static void set(kld_session *s, const char *name, const char *value)
 
 static void link_it(kld_session *s)
 {
-    const char *reason = NULL;
     if (kld_link(s) != KLD_OK)
         abort();
-    if (getenv("FUZZ_STATE_SAY"))
-        fprintf(stderr, "outcome %d %s\n", kld_get_outcome(s, &reason), reason ? reason : "");
 }
 
 static kld_input input_of(const char *name, const struct builder *b)

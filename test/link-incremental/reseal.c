@@ -68,5 +68,9 @@ int main(int argc, char **argv)
             hash(&chunks[i], output);
     st.header->output = kld_identity_of(&is);
     const kld_state_store store = {.size = sizeof(store), .context = &fd, .update = update};
-    return kld_state_flush(&st, &store) ? 0 : 3;
+    bool done = kld_state_flush(&st, &store);
+    kld_arena_free(&arena);
+    free(output);
+    free(state);
+    return done ? 0 : 3;
 }
