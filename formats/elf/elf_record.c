@@ -126,10 +126,11 @@ bool elf_restore_link(struct kld_session *ctx, struct kld_state *st,
         from->niplt > kld_state_count(st, KLD_T_AUX) || from->got_slots > from->got_capacity ||
         (from->plt_header && from->plt_header != arch->plt_header_size) ||
         (from->got_plt_reserved && from->got_plt_reserved != arch->got_plt_reserved) ||
-        (from->plt_got_size != arch->plt_got_entry_size &&
+        ((from->plt_got_capacity || from->plt_got_size) &&
+         from->plt_got_size != arch->plt_got_entry_size &&
          from->plt_got_size != arch->plt_got_entry_size_ibt) ||
         from->nplt_got > from->plt_got_capacity ||
-        8ull * from->got_capacity > from->synth[ELF_GOT].size ||
+        (from->synth[ELF_GOT].there && 8ull * from->got_capacity > from->synth[ELF_GOT].size) ||
         (uint64_t)from->plt_got_capacity * from->plt_got_size > from->synth[ELF_PLT_GOT].size) {
         st->damaged = true;
         return false;

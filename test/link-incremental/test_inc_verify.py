@@ -17,6 +17,7 @@ from inc import Stamp
 from inc import incremental_only
 from kldtest import REPO
 from kldtest import only
+from test_units import CFLAGS
 from test_units import LIB
 from test_units import LIBS
 
@@ -196,8 +197,8 @@ def test_running_and_read_only(app):
 def reseal(tmp_path_factory):
     program = tmp_path_factory.mktemp('reseal') / 'reseal'
     source = REPO / 'test' / 'link-incremental' / 'reseal.c'
-    subprocess.run(['gcc', '-std=gnu17', '-O1', '-I', REPO, '-I', REPO / 'include', '-o', program,
-                    source, LIB, *LIBS], check=True)
+    subprocess.run(['gcc', '-std=gnu17', '-O1', *CFLAGS, '-I', REPO, '-I', REPO / 'include', '-o',
+                    program, source, LIB, *LIBS], check=True)
     return program
 
 
