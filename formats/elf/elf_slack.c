@@ -275,6 +275,7 @@ static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const str
     rule.least = row->least;
     rule.granule = row->granule;
     rule.pool = row->pool;
+    rule.constant = row->fill == fill_code || row->fill == fill_zero;
     rule.tight = row->fill == fill_addr || row->fill == fill_str_offsets;
     /* The terminator of .eh_frame is for those who walk it without .eh_frame_hdr. */
     rule.ends = row->fill == fill_eh_frame && s->atoms.len &&

@@ -13,6 +13,7 @@ struct kind {
     uint32_t section; /* id in the session */
     uint32_t entsize;
     bool strings;
+    uint8_t p2align; /* as merge.c groups them: each group counts from a place of its own */
     bool based;
     struct kld_atom *base; /* where places count from */
 };
@@ -41,12 +42,14 @@ struct kld_contents {
 
 /* ---- what the output has ---- */
 
-static struct kind *kind_of(struct kld_verify *v, uint32_t section, uint32_t entsize, bool strings)
+static struct kind *kind_of(struct kld_verify *v, uint32_t section, uint32_t entsize, bool strings,
+                            uint8_t p2align)
 {
     struct kld_contents *c = v->contents;
     for (size_t i = 0; i < c->kinds.len; i++) {
         struct kind *k = &c->kinds.data[i];
-        if (k->section == section && k->entsize == entsize && k->strings == strings)
+        if (k->section == section && k->entsize == entsize && k->strings == strings &&
+            k->p2align == p2align)
             return k;
     }
     return NULL;
@@ -57,7 +60,7 @@ static void add_kinds(struct kld_verify *v)
     struct kld_session *ctx = v->ctx;
     for (size_t i = 0; i < ctx->merged.len; i++) {
         const struct kld_merged *m = &ctx->merged.data[i];
-        if (!m->atom || kind_of(v, m->atom->section, m->entsize, m->strings))
+        if (!m->atom || kind_of(v, m->atom->section, m->entsize, m->strings, m->p2align))
             continue;
         struct kld_atom *base = KLD_NEW(&ctx->arena, struct kld_atom);
         *base = (struct kld_atom){.file = ctx->internal,
@@ -68,6 +71,7 @@ static void add_kinds(struct kld_verify *v)
         *kld_vec_push(&ctx->arena, &v->contents->kinds) = (struct kind){.section = m->atom->section,
                                                                         .entsize = m->entsize,
                                                                         .strings = m->strings,
+                                                                        .p2align = m->p2align,
                                                                         .base = base};
     }
 }
@@ -114,7 +118,7 @@ static void add_merged(struct kld_verify *v)
     for (uint64_t i = 0; i < n; i++) {
         const struct kld_section *s =
             m[i].section < v->nsections ? v->sections[m[i].section] : NULL;
-        struct kind *k = s ? kind_of(v, s->id, m[i].entsize, m[i].strings) : NULL;
+        struct kind *k = s ? kind_of(v, s->id, m[i].entsize, m[i].strings, m[i].p2align) : NULL;
         if (k && m[i].size)
             add_range(v, (uint32_t)(k - v->contents->kinds.data), m[i].addr, m[i].size);
     }
@@ -221,7 +225,7 @@ static bool has_other(struct kld_verify *v, struct kld_atom *a, struct input *in
 static void find_pieces(struct kld_verify *v, struct kld_atom *a, struct input *in)
 {
     struct kld_pieces *p = a->pieces;
-    in->kind = kind_of(v, a->section, p->entsize, p->strings);
+    in->kind = kind_of(v, a->section, p->entsize, p->strings, a->p2align);
     in->at = KLD_NEW_ARRAY(&v->ctx->arena, uint32_t, p->count);
     p->merged = in->kind->base;
     for (uint32_t k = 0; k < p->count; k++) {

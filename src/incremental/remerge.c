@@ -10,9 +10,9 @@
 #include "src/merge.h"
 #include <xxhash.h>
 
-/* Merged contents that are looked through: about 0.4 ms a MB. Of larger ones all that the files bring
- * is new. */
-enum { LOOK_THROUGH = 4 << 20 };
+/* Merged contents that are looked through, which takes about 0.4 ms a MB: up to so many bytes, and more
+ * if the files bring so large a part of that. Of larger ones all that the files bring is new. */
+enum { LOOK_THROUGH = 4 << 20, LARGE_PART = 16 };
 
 /* ---- areas ---- */
 
@@ -178,7 +178,8 @@ static const struct kld_state_merged *find_old(struct kld_relink *r, const struc
     for (uint64_t i = 0, n = kld_state_count(&r->st, KLD_T_MERGED); i < n; i++) {
         const struct kld_state_merged *old = kld_state_get(&r->st, KLD_T_MERGED, i, 1);
         if (old->section == s->id && old->entsize == m->entsize && old->strings == m->strings &&
-            old->p2align == m->p2align && !old->aligned && old->size <= LOOK_THROUGH &&
+            old->p2align == m->p2align && !old->aligned &&
+            (old->size <= LOOK_THROUGH || old->size / LARGE_PART <= m->size) &&
             old->addr >= s->addr && kld_in_bounds(old->addr - s->addr, old->size, s->size) &&
             old->size % m->entsize == 0)
             return old;

@@ -21,6 +21,7 @@ struct kld_slack_rule {
     enum kld_slack_kind kind;
     uint32_t least, granule;
     uint32_t pool; /* bytes of pool, at least */
+    bool constant; /* what is in a gap is the same byte throughout */
     bool tight;    /* there is a pool, but no room between atoms */
     bool ends;     /* the last atom ends the section: the pool is in front of it */
 };

@@ -62,6 +62,9 @@ static bool place_in(const struct kld_slack_rule *rule, const struct kld_state_s
     return false;
 }
 
+static void give(struct kld_relink *r, const struct kld_section *s, uint64_t addr, uint64_t size,
+                 bool filled);
+
 bool kld_slots_take(struct kld_relink *r, const struct kld_section *s, uint64_t size,
                     uint64_t align, uint64_t *addr, uint64_t *capacity)
 {
@@ -84,9 +87,9 @@ bool kld_slots_take(struct kld_relink *r, const struct kld_section *s, uint64_t 
         uint64_t end = at + room - rest;
         r->slots.data[i].section = KLD_STATE_NONE;
         if (at != slot.addr)
-            kld_slots_give(r, s, slot.addr, at - slot.addr);
+            give(r, s, slot.addr, at - slot.addr, true);
         if (rest)
-            kld_slots_give(r, s, end, rest);
+            give(r, s, end, rest, true);
         *addr = at;
         *capacity = end - at;
         return true;
@@ -94,9 +97,12 @@ bool kld_slots_take(struct kld_relink *r, const struct kld_section *s, uint64_t 
     return false;
 }
 
-void kld_slots_give(struct kld_relink *r, const struct kld_section *s, uint64_t addr, uint64_t size)
+/* filled: it is a part of what was free before. */
+static void give(struct kld_relink *r, const struct kld_section *s, uint64_t addr, uint64_t size,
+                 bool filled)
 {
     struct kld_state_slot *unused = NULL;
+    const uint64_t given = addr, given_size = size;
     if (!is_within(s, addr, size)) {
         r->st.damaged = true;
         return;
@@ -121,7 +127,15 @@ void kld_slots_give(struct kld_relink *r, const struct kld_section *s, uint64_t 
     /* Without a free record the space is lost until the next full link; it is still filled. */
     if (unused)
         *unused = (struct kld_state_slot){.section = s->id, .addr = addr, .size = size};
-    add_gap(r, s->id, addr, size, unused ? SLOT : BEHIND_ATOM);
+    if (!rule_of(r, s).constant)
+        add_gap(r, s->id, addr, size, unused ? SLOT : BEHIND_ATOM);
+    else if (!filled) /* what it was joined with is as it is to be, however large it is */
+        add_gap(r, s->id, given, given_size, unused ? SLOT : BEHIND_ATOM);
+}
+
+void kld_slots_give(struct kld_relink *r, const struct kld_section *s, uint64_t addr, uint64_t size)
+{
+    give(r, s, addr, size, false);
 }
 
 void kld_slots_load(struct kld_relink *r)
@@ -151,30 +165,45 @@ void kld_slots_store(struct kld_relink *r)
             memcpy(kld_state_edit(&r->st, KLD_T_SLOTS, i, 1), &r->slots.data[i], sizeof(*old));
 }
 
-/* Bytes of a gap that are in use now: a slot may have been given and taken again since. */
-static bool is_still_free(const struct kld_relink *r, const struct kld_state_slot *gap)
+static void fill(struct kld_relink *r, const struct kld_section *s, uint64_t addr, uint64_t size)
 {
+    if (!is_within(s, addr, size)) {
+        r->st.damaged = true;
+        return;
+    }
+    uint8_t *bytes = KLD_NEW_ARRAY(&r->ctx->arena, uint8_t, size);
+    r->ctx->format->updater->fill(r->ctx, s, addr - s->addr, bytes, size);
+    kld_relink_write_at(r, s, addr, bytes, size);
+}
+
+/* A slot may have been given and taken again since; of one whose contents depend on its size all is to
+ * be there still. */
+static void fill_slot(struct kld_relink *r, const struct kld_section *s,
+                      const struct kld_state_slot *gap)
+{
+    bool constant = rule_of(r, s).constant;
     for (size_t i = 0; i < r->slots.len; i++) {
         const struct kld_state_slot *slot = &r->slots.data[i];
-        if (slot->section == gap->section && slot->addr == gap->addr && slot->size == gap->size)
-            return true;
+        if (slot->section != gap->section)
+            continue;
+        uint64_t start = KLD_MAX(slot->addr, gap->addr);
+        uint64_t end = KLD_MIN(slot->addr + slot->size, gap->addr + gap->size);
+        bool whole = slot->addr == gap->addr && slot->size == gap->size;
+        if (start < end && (constant || whole))
+            fill(r, s, start, end - start);
     }
-    return false;
 }
 
 void kld_slots_fill(struct kld_relink *r)
 {
-    for (size_t i = 0; i < r->gaps.len; i++) {
+    for (size_t i = 0; i < r->gaps.len && !r->st.damaged; i++) {
         const struct kld_state_slot *gap = &r->gaps.data[i];
         const struct kld_section *s = r->ctx->sections.data[gap->section];
-        if ((s->flags & KLD_ATOM_ZERO) || (gap->unused == SLOT && !is_still_free(r, gap)))
+        if (s->flags & KLD_ATOM_ZERO)
             continue;
-        if (!is_within(s, gap->addr, gap->size)) {
-            r->st.damaged = true;
-            return;
-        }
-        uint8_t *bytes = KLD_NEW_ARRAY(&r->ctx->arena, uint8_t, gap->size);
-        r->ctx->format->updater->fill(r->ctx, s, gap->addr - s->addr, bytes, gap->size);
-        kld_relink_write_at(r, s, gap->addr, bytes, gap->size);
+        if (gap->unused == SLOT)
+            fill_slot(r, s, gap);
+        else
+            fill(r, s, gap->addr, gap->size);
     }
 }
