@@ -211,10 +211,14 @@ CASE(inputs_are_files)
     check_link(&l, KLD_OUTCOME_FULL, 0);
     write_file("live_b.o", edited.data, edited.size);
     check_link(&l, KLD_OUTCOME_PATCHED, 1);
-    b.name = "grown/b.o"; /* another command line */
+    b.name = "grown/b.o"; /* in the place of the other */
     CHECK(kld_replace_input(l.s, l.b, &b) == KLD_OK);
-    check_link(&l, KLD_OUTCOME_FELL_BACK_FULL, 2);
     check_link(&l, KLD_OUTCOME_PATCHED, 2);
+    CHECK(kld_add_input(l.s, &(kld_input){.size = sizeof(kld_input), .name = "live_b.o"}) ==
+          KLD_OK);
+    CHECK(kld_remove_input(l.s, l.b) == KLD_OK); /* and now at another place */
+    CHECK(kld_set(l.s, "z-now", "1") == KLD_OK); /* and another command line */
+    check_link(&l, KLD_OUTCOME_FELL_BACK_FULL, 1);
     kld_free(l.s);
     free(same_b.data);
     free(edited.data);
