@@ -144,6 +144,11 @@ static bool try(struct kld_session *ctx, struct kld_relink *r)
     const char *report = full_report(&ctx->options);
     if (report)
         return kld_relink_refuse(r, KLD_WHY_OPTIONS, "%s needs a full link", report);
+    /* What it says is what it said: the list of inputs is the same. */
+    struct kld_identity id;
+    const char *rule = ctx->options.dependency_file;
+    if (rule && !kld_identify(ctx, rule, &id))
+        return kld_relink_refuse(r, KLD_WHY_OPTIONS, "%s is not there", rule);
     kld_host host = {
         .size = sizeof(host),
         .context = r,
