@@ -53,11 +53,11 @@ static struct elf_state_record *make_record(struct kld_session *ctx)
 void elf_record(struct kld_session *ctx, struct kld_state_builder *b)
 {
     struct elf_link *elf = elf_state(ctx);
-    kld_builder_table(b, KLD_T_FORMAT, make_record(ctx), 1, 0, sizeof(struct elf_state_record));
+    kld_builder_table(b, KLD_T_FORMAT, make_record(ctx), 1, sizeof(struct elf_state_record));
     size_t used = elf->aux.len;
     for (int i = 0; i < SPARE_AUX; i++)
         elf_add_aux(ctx);
-    kld_builder_table(b, KLD_T_AUX, elf->aux.data, used + SPARE_AUX, 0, sizeof(struct elf_aux));
+    kld_builder_table(b, KLD_T_AUX, elf->aux.data, used + SPARE_AUX, sizeof(struct elf_aux));
 }
 
 /* The linker's own atom, at the place that it had. */

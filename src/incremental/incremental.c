@@ -249,13 +249,11 @@ bool kld_incremental_patch(struct kld_session *ctx)
 void kld_incremental_end(struct kld_session *ctx)
 {
     struct kld_incremental *inc = ctx->incremental;
-    size_t length = 0;
     if (!inc || !ctx->slack)
         return;
     inc->links++;
     inc->fallbacks += inc->fell_back;
-    uint8_t *state = kld_record_link(ctx, &length);
-    if (!state || !inc->store.replace(inc->store.context, state, length)) {
+    if (!kld_record_link(ctx)) {
         inc->store.discard(inc->store.context);
         kld_warning(ctx, "incremental-state", NULL,
                     "cannot write the state of the link: the next one will be a full one");

@@ -196,15 +196,17 @@ struct recorder {
     uint32_t *starts; /* by block of ids: the first number */
     uint32_t *slots;  /* KLD_T_NAMES */
     uint32_t nslots;
-    struct kld_state_symbol *symbols;
+    kld_symid *ids; /* of the symbols, by number in the state */
     struct kld_state_file *files;
-    struct kld_file_record *records; /* by file */
+    struct kld_state_contents *heads; /* by file */
+    uint32_t *capacities;             /* room of the atoms, one file's after the other's */
+    uint64_t *first_capacity;         /* by file */
     struct kld_state_input *inputs;
     struct kld_io_known *known; /* by path; behind them what is in memory, in its order */
     size_t nknown, ninputs;
     uint32_t *by_place;             /* [ninputs - nknown] what is in memory, by address */
     const uint32_t *format_numbers; /* by symbol id */
-    bool unsupported;               /* there is something that a state does not hold */
+    atomic_bool unsupported;        /* there is something that a state does not hold */
 };
 
 enum { BLOCK = 8192 }; /* ids at a time */
@@ -237,6 +239,18 @@ static void count_block(struct kld_session *ctx, struct kld_worker *w, void *arg
     r->starts[block] = n;
 }
 
+static void number_block(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+{
+    struct recorder *r = arg;
+    (void)w;
+    kld_symid end = (kld_symid)KLD_MIN((block + 1) * BLOCK, ctx->nsymbols);
+    for (kld_symid id = (kld_symid)(block * BLOCK); id < end; id++)
+        if (r->numbers[id] != KLD_STATE_NONE) {
+            r->numbers[id] += r->starts[block];
+            r->ids[r->numbers[id]] = id;
+        }
+}
+
 static void number_symbols(struct recorder *r)
 {
     struct kld_session *ctx = r->ctx;
@@ -249,6 +263,8 @@ static void number_symbols(struct recorder *r)
         r->starts[i] = r->nsymbols;
         r->nsymbols += n;
     }
+    r->ids = KLD_NEW_ARRAY(&ctx->arena, kld_symid, r->nsymbols);
+    kld_parallel_for(ctx, blocks, 2, number_block, r);
 }
 
 static uint32_t section_of(const struct kld_session *ctx, const struct kld_symbol *sym)
@@ -275,11 +291,10 @@ static uint8_t symbol_bits(const struct kld_symbol *sym)
                      (sym->forced_local ? KLD_STATE_SYM_FORCED_LOCAL : 0));
 }
 
-static void record_symbol(struct recorder *r, kld_symid id)
+static void record_symbol(struct recorder *r, kld_symid id, struct kld_state_symbol *out)
 {
     struct kld_session *ctx = r->ctx;
     const struct kld_symbol *sym = &ctx->symbols[id];
-    struct kld_state_symbol *out = &r->symbols[r->numbers[id]];
     *out = (struct kld_state_symbol){
         .hash = kld_names_hash(&ctx->resolver->names, id),
         .value = ctx->format->symbol_address(ctx, sym),
@@ -306,16 +321,12 @@ static void record_symbol(struct recorder *r, kld_symid id)
         out->bits |= KLD_STATE_SYM_DEAD;
 }
 
-static void record_block(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+static void compose_symbols(void *arg, uint64_t first, uint64_t count, uint8_t *out)
 {
     struct recorder *r = arg;
-    (void)w;
-    kld_symid end = (kld_symid)KLD_MIN((block + 1) * BLOCK, ctx->nsymbols);
-    for (kld_symid id = (kld_symid)(block * BLOCK); id < end; id++)
-        if (r->numbers[id] != KLD_STATE_NONE) {
-            r->numbers[id] += r->starts[block];
-            record_symbol(r, id);
-        }
+    struct kld_state_symbol *symbols = (void *)out;
+    for (uint64_t i = 0; i < count; i++)
+        record_symbol(r, r->ids[first + i], &symbols[i]);
 }
 
 /* The names of one partition of names.c have a part of the index of their own. */
@@ -329,7 +340,8 @@ static void index_partition(struct kld_session *ctx, struct kld_worker *w, void 
         uint32_t n = r->numbers[id];
         if (n == KLD_STATE_NONE)
             continue;
-        uint32_t at = (uint32_t)(r->symbols[n].hash / KLD_NAME_PARTITIONS) & (size - 1);
+        uint64_t hash = kld_names_hash(&ctx->resolver->names, id);
+        uint32_t at = (uint32_t)(hash / KLD_NAME_PARTITIONS) & (size - 1);
         while (slots[at])
             at = (at + 1) & (size - 1);
         slots[at] = n + 1;
@@ -351,13 +363,10 @@ static void index_names(struct recorder *r)
 
 static void record_symbols(struct recorder *r)
 {
-    struct kld_session *ctx = r->ctx;
     number_symbols(r);
-    r->symbols = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_symbol, r->nsymbols);
-    kld_parallel_for(ctx, (ctx->nsymbols + BLOCK - 1) / BLOCK, 1, record_block, r);
     index_names(r);
-    kld_builder_table(&r->b, KLD_T_SYMBOLS, r->symbols, r->nsymbols, 0, sizeof(*r->symbols));
-    kld_builder_table(&r->b, KLD_T_NAMES, r->slots, r->nslots, 0, sizeof(*r->slots));
+    kld_builder_symbols(&r->b, r->nsymbols, compose_symbols, r);
+    kld_builder_table(&r->b, KLD_T_NAMES, r->slots, r->nslots, sizeof(*r->slots));
 }
 
 /* ---- sections ---- */
@@ -388,10 +397,10 @@ static void record_sections(struct recorder *r)
             .used = s->used,
         };
     }
-    kld_builder_table(&r->b, KLD_T_SECTIONS, out, n, 0, sizeof(*out));
+    kld_builder_table(&r->b, KLD_T_SECTIONS, out, n, sizeof(*out));
 }
 
-/* Room that each atom of a section has, into the records of files. */
+/* Room that each atom of a section has. */
 static void record_capacities(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
     (void)w;
@@ -405,7 +414,7 @@ static void record_capacities(struct kld_session *ctx, struct kld_worker *w, voi
         uint64_t end = s->addr + (a->addr - s->addr <= s->used ? s->used : s->size);
         uint64_t next = k + 1 < s->atoms.len ? KLD_MIN(s->atoms.data[k + 1]->addr, end) : end;
         uint64_t capacity = next - a->addr;
-        r->records[a->file->index].atoms[a - a->file->atoms].capacity =
+        r->capacities[r->first_capacity[a->file->index] + (uint64_t)(a - a->file->atoms)] =
             (uint32_t)KLD_MIN(capacity, UINT32_MAX);
     }
 }
@@ -417,16 +426,21 @@ static const struct kld_updater_ops *updater(const struct kld_session *ctx)
     return ctx->format->updater;
 }
 
-static void measure_file(struct kld_session *ctx, const struct kld_file *file,
-                         struct kld_state_contents *head)
+static void measure_file(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t f)
 {
-    *head = (struct kld_state_contents){0};
-    if (file->kind != KLD_FILE_OBJECT)
-        return;
-    head->nnames = file->nnames;
-    head->nglobals = file->nglobals;
-    head->natoms = file->natoms;
-    head->format_size = updater(ctx)->record_file(ctx, file, NULL);
+    (void)w;
+    struct recorder *r = arg;
+    const struct kld_file *file = ctx->files[f];
+    struct kld_state_contents *head = &r->heads[f];
+    if (file->member)
+        r->files[f].hash = XXH3_64bits(file->bytes.ptr, file->bytes.len);
+    if (file->kind == KLD_FILE_OBJECT) {
+        head->nnames = file->nnames;
+        head->nglobals = file->nglobals;
+        head->natoms = file->natoms;
+        head->format_size = updater(ctx)->record_file(ctx, file, NULL);
+    }
+    r->files[f].contents_size = kld_record_parts(head, NULL, &(struct kld_file_record){0});
 }
 
 static void record_classes(const struct kld_file *file, uint8_t *classes)
@@ -441,36 +455,44 @@ static void record_classes(const struct kld_file *file, uint8_t *classes)
 static void record_atoms(struct recorder *r, const struct kld_file *file,
                          struct kld_state_atom *out)
 {
+    const uint32_t *capacities = r->capacities + r->first_capacity[file->index];
     for (uint32_t i = 0; i < file->natoms; i++) {
         const struct kld_atom *a = &file->atoms[i];
         out[i].name = kld_record_name(r->ctx->format->atom_name(a));
         out[i].addr = a->addr;
         out[i].size = (uint32_t)a->size;
+        out[i].capacity = capacities[i];
         out[i].section = (uint16_t)a->section;
         out[i].kind = kld_record_kind(a);
         out[i].flags = a->flags;
         out[i].p2align = a->p2align;
         out[i].live = a->live;
         if (a->size > UINT32_MAX || a->section > UINT16_MAX)
-            r->unsupported = true; /* only ever set */
+            atomic_store(&r->unsupported, true);
     }
 }
 
-static void record_file(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t f)
+static void record_file(struct recorder *r, const struct kld_file *file, uint8_t *out)
 {
-    (void)w;
-    struct recorder *r = arg;
-    const struct kld_file *file = ctx->files[f];
-    struct kld_file_record *out = &r->records[f];
-    if (file->member)
-        r->files[f].hash = XXH3_64bits(file->bytes.ptr, file->bytes.len);
+    struct kld_file_record to;
+    const struct kld_state_contents *head = &r->heads[file->index];
+    kld_record_parts(head, out, &to);
+    memcpy(out, head, sizeof(*head));
     if (file->kind != KLD_FILE_OBJECT)
         return;
     for (uint32_t i = 0; i < file->nnames; i++)
-        out->symbols[i] = r->numbers[file->ids[i]];
-    record_classes(file, out->classes);
-    record_atoms(r, file, out->atoms);
-    updater(ctx)->record_file(ctx, file, out->format);
+        to.symbols[i] = r->numbers[file->ids[i]];
+    record_classes(file, to.classes);
+    record_atoms(r, file, to.atoms);
+    updater(r->ctx)->record_file(r->ctx, file, to.format);
+}
+
+static void compose_files(void *arg, uint64_t first, uint64_t count, uint8_t *out)
+{
+    const struct recorder *r = arg;
+    for (uint64_t f = first; f < first + count; f++)
+        record_file(arg, r->ctx->files[f],
+                    out + (r->files[f].contents - r->files[first].contents));
 }
 
 static int compare_known(const void *key, const void *element)
@@ -510,34 +532,45 @@ static uint32_t input_of(const struct recorder *r, const struct kld_file *file)
     return input_in_memory(r, file);
 }
 
-/* All contents in one block of the heap, each with room to grow. */
+/* Each with room to grow; those of several files are written together. */
 static void place_contents(struct recorder *r)
 {
+    enum { AT_ONCE = 256 << 10 };
     struct kld_session *ctx = r->ctx;
-    uint64_t total = 0;
-    for (uint32_t f = 0; f < ctx->nfiles; f++) {
-        struct kld_state_contents head;
-        measure_file(ctx, ctx->files[f], &head);
-        uint64_t size = kld_record_parts(&head, NULL, &r->records[f]);
-        r->files[f].contents = total;
-        r->files[f].contents_size = size;
-        r->files[f].contents_capacity = kld_align_up(size + size / 8 + 64, 8);
-        total += r->files[f].contents_capacity;
+    for (uint32_t f = 0; f < ctx->nfiles;) {
+        uint32_t first = f;
+        uint64_t total = 0;
+        while (f < ctx->nfiles && total < AT_ONCE) {
+            struct kld_state_file *file = &r->files[f++];
+            file->contents = total;
+            file->contents_capacity =
+                kld_align_up(file->contents_size + file->contents_size / 32 + 64, 8);
+            total += file->contents_capacity;
+        }
+        uint64_t at = kld_builder_contents(&r->b, total, first, f - first, compose_files, r);
+        for (uint32_t i = first; i < f; i++)
+            r->files[i].contents += at;
     }
-    uint64_t at = kld_builder_add(&r->b, NULL, 0, total);
+}
+
+static void note_capacities(struct recorder *r)
+{
+    struct kld_session *ctx = r->ctx;
+    uint64_t n = 0;
+    r->first_capacity = KLD_NEW_ARRAY(&ctx->arena, uint64_t, ctx->nfiles);
     for (uint32_t f = 0; f < ctx->nfiles; f++) {
-        r->files[f].contents += at;
-        uint8_t *block = r->b.heap.data + r->files[f].contents;
-        memcpy(block, &r->records[f].head, sizeof(r->records[f].head));
-        kld_record_parts(&r->records[f].head, block, &r->records[f]);
+        r->first_capacity[f] = n;
+        n += ctx->files[f]->natoms;
     }
+    r->capacities = KLD_NEW_ARRAY(&ctx->arena, uint32_t, n);
+    kld_parallel_for(ctx, ctx->sections.len, 4, record_capacities, r);
 }
 
 static void record_files(struct recorder *r)
 {
     struct kld_session *ctx = r->ctx;
     r->files = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_file, ctx->nfiles);
-    r->records = KLD_NEW_ARRAY(&ctx->arena, struct kld_file_record, ctx->nfiles);
+    r->heads = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_contents, ctx->nfiles);
     for (uint32_t f = 0; f < ctx->nfiles; f++) {
         const struct kld_file *file = ctx->files[f];
         struct kld_state_file *out = &r->files[f];
@@ -552,7 +585,8 @@ static void record_files(struct recorder *r)
             out->member = kld_builder_text(&r->b, file->member, out->member_length);
         }
         if (out->input == KLD_STATE_NONE) {
-            r->unsupported |= file->kind == KLD_FILE_OBJECT;
+            if (file->kind == KLD_FILE_OBJECT)
+                atomic_store(&r->unsupported, true);
             continue;
         }
         struct kld_state_input *in = &r->inputs[out->input];
@@ -561,10 +595,9 @@ static void record_files(struct recorder *r)
         if (!in->nfiles++)
             in->first_file = f;
     }
-    place_contents(r);
-    kld_parallel_for(ctx, ctx->nfiles, 1, record_file, r);
-    kld_parallel_for(ctx, ctx->sections.len, 4, record_capacities, r);
-    kld_builder_table(&r->b, KLD_T_FILES, r->files, ctx->nfiles, 0, sizeof(*r->files));
+    note_capacities(r);
+    kld_parallel_for(ctx, ctx->nfiles, 16, measure_file, r);
+    kld_builder_table(&r->b, KLD_T_FILES, r->files, ctx->nfiles, sizeof(*r->files));
 }
 
 /* ---- inputs ---- */
@@ -659,7 +692,7 @@ static void record_items(struct recorder *r)
             r->inputs[k - r->known].nfiles == 1)
             out[i].input = (uint32_t)(k - r->known);
     }
-    kld_builder_table(&r->b, KLD_T_ITEMS, out, n, 0, sizeof(*out));
+    kld_builder_table(&r->b, KLD_T_ITEMS, out, n, sizeof(*out));
 }
 
 static void list_inputs(struct recorder *r)
@@ -701,7 +734,7 @@ static void record_merged(struct recorder *r)
                                            .strings = m->strings,
                                            .aligned = m->aligned};
     }
-    kld_builder_table(&r->b, KLD_T_MERGED, out, n, 0, sizeof(*out));
+    kld_builder_table(&r->b, KLD_T_MERGED, out, n, sizeof(*out));
 }
 
 /* ---- all of it ---- */
@@ -722,13 +755,13 @@ static void record_slots(struct recorder *r)
         slots[i] = (struct kld_state_slot){
             .section = s->id, .addr = s->addr + s->used, .size = s->pool_end - s->used};
     }
-    kld_builder_table(&r->b, KLD_T_SLOTS, slots, n, 0, sizeof(*slots));
+    kld_builder_table(&r->b, KLD_T_SLOTS, slots, n, sizeof(*slots));
     kld_builder_table(&r->b, KLD_T_AREAS,
                       KLD_NEW_ARRAY(&ctx->arena, struct kld_state_area, SPARE_AREAS), SPARE_AREAS,
-                      0, sizeof(struct kld_state_area));
+                      sizeof(struct kld_state_area));
 }
 
-uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
+bool kld_record_link(struct kld_session *ctx)
 {
     struct recorder r = {.ctx = ctx, .b.ctx = ctx};
     struct kld_incremental *inc = ctx->incremental;
@@ -743,7 +776,7 @@ uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
     if (ctx->options.output_memory)
         r.b.header.output = kld_identity_in_memory(ctx->output.size);
     else if (!kld_identify(ctx, ctx->options.output, &r.b.header.output))
-        return NULL;
+        return false;
     strncpy(r.b.header.arch, ctx->arch->name, sizeof(r.b.header.arch) - 1);
     strncpy(r.b.header.format, ctx->format->name, sizeof(r.b.header.format) - 1);
     list_inputs(&r);
@@ -752,11 +785,12 @@ uint8_t *kld_record_link(struct kld_session *ctx, size_t *length)
     record_sections(&r);
     record_files(&r);
     kld_parallel_for(ctx, r.ninputs, 4, record_input, &r);
-    kld_builder_table(&r.b, KLD_T_INPUTS, r.inputs, r.ninputs, 0, sizeof(*r.inputs));
-    kld_builder_table(&r.b, KLD_T_CHUNKS, inc->chunks, inc->nchunks, 0, sizeof(*inc->chunks));
+    kld_builder_table(&r.b, KLD_T_INPUTS, r.inputs, r.ninputs, sizeof(*r.inputs));
+    kld_builder_table(&r.b, KLD_T_CHUNKS, inc->chunks, inc->nchunks, sizeof(*inc->chunks));
     record_slots(&r);
     record_merged(&r);
     record_items(&r);
+    place_contents(&r);
     updater(ctx)->record(ctx, &r.b);
-    return r.unsupported ? NULL : kld_builder_finish(&r.b, length);
+    return kld_builder_write(&r.b, &inc->store, &r.unsupported);
 }

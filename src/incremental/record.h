@@ -76,9 +76,9 @@ void kld_record_get(struct kld_state *st, uint32_t f, struct kld_file_record *re
 void kld_record_get_next(struct kld_state *st, uint32_t f, struct kld_file_record *record,
                          uint64_t *total);
 
-/* After a full link with slack: its state, but for the identity of the output; NULL if the link is
- * one that cannot be recorded. */
-uint8_t *kld_record_link(struct kld_session *ctx, size_t *length);
+/* After a full link with slack: puts its state into the store. False if that cannot be written, or the
+ * link is one that cannot be recorded. */
+bool kld_record_link(struct kld_session *ctx);
 
 /* What decides whether a changed archive may offer other members: its index. */
 uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes);

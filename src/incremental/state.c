@@ -27,9 +27,17 @@ void kld_state_build(uint64_t build[2])
     build[1] = hash.high64;
 }
 
-static uint64_t header_hash(const struct kld_state_header *h)
+uint64_t kld_state_header_hash(const struct kld_state_header *h)
 {
     return XXH3_64bits(h, offsetof(struct kld_state_header, hash));
+}
+
+void kld_state_stamp(struct kld_state_header *h)
+{
+    memcpy(h->magic, magic, sizeof(magic));
+    h->version = VERSION;
+    h->trusted = 1;
+    kld_state_build(h->build);
 }
 
 /* ---- reading ---- */
@@ -86,7 +94,7 @@ enum kld_state_problem kld_state_open(struct kld_state *st, struct kld_arena *ar
         return KLD_STATE_VERSION;
     if (!h->trusted) /* that was written alone: the hash is of before */
         return KLD_STATE_UNTRUSTED;
-    if (header_hash(h) != h->hash || !header_is_sound(h, length))
+    if (kld_state_header_hash(h) != h->hash || !header_is_sound(h, length))
         return KLD_STATE_DAMAGED;
     st->length = h->length;
     st->sums = (uint64_t *)(bytes + h->sums);
@@ -247,100 +255,6 @@ bool kld_state_flush(struct kld_state *st, const kld_state_store *store)
     }
     h->sums_hash = XXH3_64bits(st->sums, h->sums_capacity * 8);
     h->trusted = 1;
-    h->hash = header_hash(h);
+    h->hash = kld_state_header_hash(h);
     return store->update(store->context, 0, h, sizeof(*h));
-}
-
-/* ---- making one ---- */
-
-uint64_t kld_builder_add(struct kld_state_builder *b, const void *data, uint64_t size,
-                         uint64_t capacity)
-{
-    uint64_t at = kld_align_up(b->heap.len, 8), end = at + KLD_MAX(size, capacity);
-    if (end > b->heap.cap) {
-        size_t cap = KLD_MAX(2 * b->heap.cap, end + 4096);
-        uint8_t *data_of = kld_arena_alloc(&b->ctx->arena, cap, 8); /* records are in it */
-        if (b->heap.len)
-            memcpy(data_of, b->heap.data, b->heap.len);
-        b->heap.data = data_of;
-        b->heap.cap = cap;
-    }
-    if (size)
-        memcpy(b->heap.data + at, data, size);
-    b->heap.len = end;
-    return at;
-}
-
-uint64_t kld_builder_text(struct kld_state_builder *b, const char *text, size_t length)
-{
-    uint64_t at = kld_builder_add(b, text, length, length + 1);
-    return at;
-}
-
-void kld_builder_table(struct kld_state_builder *b, enum kld_state_table table, const void *data,
-                       uint64_t count, uint64_t spare, uint32_t stride)
-{
-    b->tables[table].data = data;
-    b->tables[table].count = count;
-    b->tables[table].capacity = count + spare;
-    b->tables[table].stride = stride;
-}
-
-struct sums {
-    uint8_t *bytes;
-    uint64_t *sums;
-    uint64_t first; /* page behind those of the sums */
-    uint64_t npages;
-};
-
-enum { PAGES_AT_ONCE = 256 };
-
-static void sum_pages(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
-{
-    (void)ctx, (void)w;
-    struct sums *s = arg;
-    uint64_t page = s->first + block * PAGES_AT_ONCE, end = page + PAGES_AT_ONCE;
-    for (; page < KLD_MIN(end, s->npages); page++)
-        s->sums[page] = XXH3_64bits(s->bytes + page * PAGE, PAGE);
-}
-
-uint8_t *kld_builder_finish(struct kld_state_builder *b, size_t *length)
-{
-    struct kld_state_header *h = &b->header;
-    kld_builder_table(b, KLD_T_HEAP, b->heap.data, b->heap.len, 0, 1);
-    memcpy(h->magic, magic, sizeof(magic));
-    h->version = VERSION;
-    h->trusted = 1;
-    kld_state_build(h->build);
-    uint64_t size = 0;
-    for (int i = 0; i < KLD_STATE_TABLES; i++)
-        size += kld_align_up(b->tables[i].capacity * b->tables[i].stride, 8);
-    /* Room for a state that doubles before a full link makes a new one. */
-    h->sums_capacity = kld_align_up(2 * (size / PAGE) + 512, PAGE / 8);
-    h->sums = PAGE;
-    uint64_t at = PAGE + h->sums_capacity * 8;
-    struct sums sums = {.first = at / PAGE};
-    for (int i = 0; i < KLD_STATE_TABLES; i++) {
-        h->tables[i].offset = at;
-        h->tables[i].count = b->tables[i].count;
-        h->tables[i].capacity = b->tables[i].capacity;
-        h->tables[i].stride = b->tables[i].stride;
-        at += kld_align_up(b->tables[i].capacity * b->tables[i].stride, 8);
-    }
-    h->heap_used = b->heap.len;
-    h->length = kld_align_up(at, PAGE);
-    sums.bytes = KLD_NEW_ARRAY(&b->ctx->arena, uint8_t, h->length);
-    sums.sums = (uint64_t *)(sums.bytes + h->sums);
-    sums.npages = h->length / PAGE;
-    for (int i = 0; i < KLD_STATE_TABLES; i++)
-        if (b->tables[i].count)
-            memcpy(sums.bytes + h->tables[i].offset, b->tables[i].data,
-                   b->tables[i].count * b->tables[i].stride);
-    kld_parallel_for(b->ctx, (sums.npages - sums.first + PAGES_AT_ONCE - 1) / PAGES_AT_ONCE, 1,
-                     sum_pages, &sums);
-    h->sums_hash = XXH3_64bits(sums.sums, h->sums_capacity * 8);
-    h->hash = header_hash(h);
-    memcpy(sums.bytes, h, sizeof(*h));
-    *length = h->length;
-    return sums.bytes;
 }

@@ -22,7 +22,6 @@ enum kld_state_table {
     KLD_T_ITEMS,    /* struct kld_state_item: the list of inputs as it was given */
     KLD_T_FILES,    /* struct kld_state_file: objects and libraries of the link, in its order */
     KLD_T_SECTIONS, /* struct kld_state_section, by id */
-    KLD_T_SYMBOLS,  /* struct kld_state_symbol */
     KLD_T_NAMES,    /* uint32_t: 1 + symbol, by hash of its name; open addressing in the
                        2^n slots of its partition (names.h) */
     KLD_T_AUX,      /* the format's numbers of a symbol */
@@ -31,6 +30,7 @@ enum kld_state_table {
     KLD_T_MERGED,   /* struct kld_state_merged */
     KLD_T_AREAS,    /* struct kld_state_area: merged contents of files that were relinked */
     KLD_T_FORMAT,   /* one record: what else the format knows */
+    KLD_T_SYMBOLS,  /* struct kld_state_symbol */
     KLD_T_HEAP,     /* bytes: paths, and the contents of files (record.h) */
     KLD_STATE_TABLES,
 };
@@ -211,29 +211,54 @@ bool kld_state_distrust(struct kld_state *st, const kld_state_store *store);
 /* Writes what has changed, the header last. */
 bool kld_state_flush(struct kld_state *st, const kld_state_store *store);
 
-/* ---- making one ---- */
+/* ---- making one: state_build.c ---- */
+
+/* Writes `count` of something (symbols; files) from number `first` on into out, which is zero. In any
+ * order, on several threads. */
+typedef void kld_state_compose(void *arg, uint64_t first, uint64_t count, uint8_t *out);
+
+/* What is composed when the state is written, so that it is never in memory as a whole. */
+struct kld_state_part {
+    enum kld_state_table table;
+    uint64_t offset, size; /* in the table; from the start of a page */
+    uint64_t first, count; /* for compose */
+    kld_state_compose *compose;
+    void *arg;
+};
 
 struct kld_state_builder {
     struct kld_session *ctx;
     struct {
-        const void *data;
-        uint64_t count, capacity;
+        const void *data; /* NULL: made of parts */
+        uint64_t count;
         uint32_t stride;
     } tables[KLD_STATE_TABLES];
-    KLD_VEC(uint8_t) heap;
+    KLD_VEC(uint8_t) text; /* where the heap begins */
+    uint64_t heap;         /* size of all of it */
+    KLD_VEC(struct kld_state_part) parts;
     struct kld_state_header header;
 };
 
-/* Appends to the heap; returns the place. `size` bytes of `capacity`. */
-uint64_t kld_builder_add(struct kld_state_builder *b, const void *data, uint64_t size,
-                         uint64_t capacity);
+/* Text for the heap, with a NUL; its place. Not after the first kld_builder_contents. */
 uint64_t kld_builder_text(struct kld_state_builder *b, const char *text, size_t length);
-/* count records that stay where they are until kld_builder_finish, and room for more. */
+/* count records that stay where they are until kld_builder_write. */
 void kld_builder_table(struct kld_state_builder *b, enum kld_state_table table, const void *data,
-                       uint64_t count, uint64_t spare, uint32_t stride);
-/* All of the state as bytes of the session's arena. The header's fields but those of the container
- * are the caller's. */
-uint8_t *kld_builder_finish(struct kld_state_builder *b, size_t *length);
+                       uint64_t count, uint32_t stride);
+/* The symbols, of which compose makes some at a time. */
+void kld_builder_symbols(struct kld_state_builder *b, uint64_t count, kld_state_compose *compose,
+                         void *arg);
+/* size bytes more in the heap, for `count` files from number `first` on: their place. */
+uint64_t kld_builder_contents(struct kld_state_builder *b, uint64_t size, uint64_t first,
+                              uint64_t count, kld_state_compose *compose, void *arg);
+/* Replaces what the store has by the new state. The header's fields but those of the container are the
+ * caller's. *invalid, if compose sets it, makes it fail. */
+bool kld_builder_write(struct kld_state_builder *b, const kld_state_store *store,
+                       const atomic_bool *invalid);
+
+/* Of all of the header before the hash. */
+uint64_t kld_state_header_hash(const struct kld_state_header *h);
+/* Magic number, version and build: a state that this linker trusts. */
+void kld_state_stamp(struct kld_state_header *h);
 
 /* The identity of the linker that is running, and of the boot of the system. */
 void kld_state_build(uint64_t build[2]);

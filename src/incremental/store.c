@@ -145,6 +145,36 @@ struct kld_memory_block *kld_store_read(struct kld_session *ctx)
     return &io->serialized;
 }
 
+/* ---- in pieces ---- */
+
+bool kld_store_begin(struct kld_session *ctx, const kld_state_store *store, size_t length,
+                     struct kld_store_writer *w)
+{
+    *w = (struct kld_store_writer){.store = store, .length = length, .fd = -1};
+    if (kld_file_store_is(store))
+        return kld_file_store_begin(store, w);
+    w->bytes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, length);
+    return true;
+}
+
+void kld_store_put(struct kld_store_writer *w, uint64_t offset, const void *data, size_t size)
+{
+    if (!kld_in_bounds(offset, size, w->length))
+        atomic_store(&w->failed, true);
+    else if (w->bytes)
+        memcpy(w->bytes + offset, data, size);
+    else if (!kld_io_write_all(w->fd, data, size, offset, false))
+        atomic_store(&w->failed, true);
+}
+
+bool kld_store_end(struct kld_store_writer *w, bool good)
+{
+    good = good && !atomic_load(&w->failed);
+    if (!w->bytes)
+        return kld_file_store_end(w, good);
+    return good && w->store->replace(w->store->context, w->bytes, w->length);
+}
+
 /* The next one may have another output, and so another file. */
 void kld_store_end_link(struct kld_session *ctx)
 {

@@ -26,6 +26,29 @@ kld_state_store kld_memory_store(struct kld_session *ctx);
  * one. After replace the lock is on the new file. */
 kld_state_store kld_file_store(struct kld_session *ctx, const char *path);
 
+/* What replaces the stored state, in pieces that do not overlap and leave nothing out. */
+struct kld_store_writer {
+    const kld_state_store *store;
+    size_t length;
+    uint8_t *bytes;  /* all of it, for a store that wants it at once; or NULL: */
+    char *temporary; /* this file */
+    int fd;
+    atomic_bool failed;
+};
+
+/* False: nothing is begun. */
+bool kld_store_begin(struct kld_session *ctx, const kld_state_store *store, size_t length,
+                     struct kld_store_writer *w);
+/* From any thread; what goes wrong makes the end fail. */
+void kld_store_put(struct kld_store_writer *w, uint64_t offset, const void *data, size_t size);
+/* Replaces what is stored, if it is good and all could be put; else that stays. */
+bool kld_store_end(struct kld_store_writer *w, bool good);
+
+/* The same of store_posix.c, for a store that is a file. */
+bool kld_file_store_is(const kld_state_store *store);
+bool kld_file_store_begin(const kld_state_store *store, struct kld_store_writer *w);
+bool kld_file_store_end(struct kld_store_writer *w, bool good);
+
 /* "incremental-state", or the name of the output with .kldstate. */
 const char *kld_state_path(struct kld_session *ctx);
 

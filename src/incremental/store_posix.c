@@ -124,34 +124,49 @@ static bool file_update(void *context, uint64_t offset, const void *data, size_t
     return kld_io_write_all(store->fd, data, length, offset, false);
 }
 
-/* What opens the new file finds it complete and, until close, locked. */
-static bool file_replace(void *context, const void *data, size_t length)
+bool kld_file_store_begin(const kld_state_store *store, struct kld_store_writer *w)
 {
-    struct file_store *store = context;
-    const char *path = path_of(store);
+    struct file_store *file = store->context;
+    const char *path = path_of(file);
     struct stat st;
     /* rename would put a file in the place of a device. */
     if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
         errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
         return false;
     }
-    char *temporary;
-    int fd = kld_io_create_temporary(store->ctx, path, 0666, &temporary);
-    if (fd < 0)
+    w->fd = kld_io_create_temporary(file->ctx, path, 0666, &w->temporary);
+    if (w->fd < 0)
         return false;
-    flock(fd, LOCK_EX | LOCK_NB); /* if there are no locks here, nothing is lost */
-    bool ok = kld_io_write_all(fd, data, length, 0, false) && kld_io_replace(temporary, path);
+    flock(w->fd, LOCK_EX | LOCK_NB); /* if there are no locks here, nothing is lost */
+    return true;
+}
+
+/* What opens the new file finds it complete and, until close, locked. */
+bool kld_file_store_end(struct kld_store_writer *w, bool good)
+{
+    struct file_store *file = w->store->context;
+    bool ok = good && kld_io_replace(w->temporary, path_of(file));
     int error = errno;
     if (!ok) {
-        unlink(temporary);
-        close(fd);
+        unlink(w->temporary);
+        close(w->fd);
     } else {
-        close_file(store);
-        store->fd = fd;
+        close_file(file);
+        file->fd = w->fd;
     }
-    kld_io_announce(store->ctx, NULL);
+    kld_io_announce(file->ctx, NULL);
     errno = error;
     return ok;
+}
+
+static bool file_replace(void *context, const void *data, size_t length)
+{
+    const kld_state_store store = {.context = context};
+    struct kld_store_writer w = {.store = &store, .length = length, .fd = -1};
+    if (!kld_file_store_begin(&store, &w))
+        return false;
+    kld_store_put(&w, 0, data, length);
+    return kld_file_store_end(&w, !w.failed);
 }
 
 /* Not that of another link, which has replaced this one's. */
@@ -163,6 +178,11 @@ static void file_discard(void *context)
         return;
     if (lstat(path_of(store), &st) == 0 && S_ISREG(st.st_mode))
         unlink(path_of(store));
+}
+
+bool kld_file_store_is(const kld_state_store *store)
+{
+    return store->replace == file_replace;
 }
 
 kld_state_store kld_file_store(struct kld_session *ctx, const char *path)
