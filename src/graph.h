@@ -64,7 +64,8 @@ struct kld_atom {
     uint32_t nedges;
     uint32_t section;     /* id of the output section, index into session.sections */
     uint32_t input_index; /* section number in the input */
-    uint8_t kind;
+    uint8_t kind : 7;
+    uint8_t unit : 1; /* called as its output section is: a compilation unit has one of these */
     uint8_t flags;
     uint8_t p2align;
     _Atomic uint8_t live; /* 0: not part of the output */
@@ -238,7 +239,8 @@ struct kld_section {
     /* With slack (incremental/slack.h): end of its atoms and of the room behind them; the pool, which
      * is free, reaches from there to pool_end. */
     uint64_t used, pool_end;
-    uint64_t largest; /* with slack: bytes of mergeable contents that a file brought, at most */
+    const void *filler; /* with slack: kld_slack_rule.filler, once layout has asked for it */
+    uint64_t largest;   /* with slack: bytes of mergeable contents that a file brought, at most */
     /* Of the format: */
     uint32_t type;
     uint64_t format_flags;

@@ -217,6 +217,7 @@ static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void 
     struct kld_section *s = ctx->sections.data[i];
     struct kld_slack_rule rule = slack_rule(ctx, s);
     size_t before_pool = s->atoms.len - (rule.ends ? 1 : 0);
+    s->filler = rule.filler;
     uint64_t at = 0, end = 0;
     uint8_t p2align = 0;
     for (size_t k = 0; k < s->atoms.len; k++) {

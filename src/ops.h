@@ -53,9 +53,6 @@ struct kld_local {
 struct kld_updater_ops {
     /* What room for edits the section may have (incremental/slack.h). */
     struct kld_slack_rule (*slack_rule)(const struct kld_session *ctx, const struct kld_section *s);
-    /* Whether the atom is all that its compilation unit has of the section, and not a part with a name
-     * of its own. */
-    bool (*is_unit)(const struct kld_atom *atom, const struct kld_section *s);
     /* Writes what is in a gap: size > 0 bytes from that offset in the section on. The gap may be
      * any that keeps to the rule, and means nothing to whoever walks the section. */
     void (*fill)(const struct kld_session *ctx, const struct kld_section *s, uint64_t offset,

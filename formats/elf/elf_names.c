@@ -114,13 +114,14 @@ static uint32_t output_type(struct kld_str out, uint32_t type)
 
 struct kld_section *elf_output_section(struct kld_session *ctx, struct kld_arena *arena,
                                        const struct elf_object *obj, uint32_t i,
-                                       struct elf_name_cache *cache)
+                                       struct elf_name_cache *cache, bool *unit)
 {
     const elf_shdr *sh = &obj->shdrs[i];
     struct kld_str name = elf_section_name(obj, i);
     bool relocatable = elf_state(ctx)->is_relocatable;
     int rule = relocatable ? -1 : find_rule(name);
     uint64_t flags = output_flags(sh->sh_flags);
+    *unit = rule >= 0 && name.len == rules[rule].len;
     if (rule >= 0 && !ctx->options.z_keep_text_section_prefix && cache->entries[rule].section &&
         cache->entries[rule].flags == flags && cache->entries[rule].type == sh->sh_type &&
         cache->entries[rule].entsize == sh->sh_entsize)
@@ -131,6 +132,7 @@ struct kld_section *elf_output_section(struct kld_session *ctx, struct kld_arena
             kld_arena_printf(arena, ".%.*s", (int)name.len - 2, name.ptr + 2)); /* unpacked */
     if (!relocatable && elf_is_ctors(obj, name))
         out = name.ptr[1] == 'c' ? KLD_STR(".init_array") : KLD_STR(".fini_array");
+    *unit = kld_str_eq(name, out);
     struct kld_section *section =
         kld_section_get(ctx, arena, out, output_type(out, sh->sh_type), flags, sh->sh_entsize);
     if (rule >= 0) {

@@ -13,10 +13,11 @@ struct elf_name_cache {
     } entries[16];
 };
 
-/* The output section of input section i. The cache is of the object at hand. */
+/* The output section of input section i, and whether that has its name. The cache is of the object at
+ * hand. */
 struct kld_section *elf_output_section(struct kld_session *ctx, struct kld_arena *arena,
                                        const struct elf_object *obj, uint32_t i,
-                                       struct elf_name_cache *cache);
+                                       struct elf_name_cache *cache, bool *unit);
 
 /* Whether sections of that name are debug information: what --strip-debug drops. */
 bool elf_is_debug_name(struct kld_str name);

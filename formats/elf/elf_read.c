@@ -572,7 +572,9 @@ static void fill_atom(struct kld_session *ctx, struct kld_worker *worker, struct
         atom->pieces->entsize = (uint32_t)sh->sh_entsize;
         atom->pieces->strings = sh->sh_flags & SHF_STRINGS;
     }
-    atom->section = elf_output_section(ctx, &worker->arena, obj, i, cache)->id;
+    bool unit;
+    atom->section = elf_output_section(ctx, &worker->arena, obj, i, cache, &unit)->id;
+    atom->unit = unit;
 }
 
 /* Attaches the relocations of section i to the atom they are for. */

@@ -272,6 +272,7 @@ static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const str
     if (!(s->flags & KLD_ATOM_EXEC) != (row->kind != KLD_SLACK_CODE))
         return rule; /* somebody's own use of the name */
     rule.kind = row->kind;
+    rule.filler = row;
     rule.least = row->least;
     rule.granule = row->granule;
     rule.pool = row->pool;
@@ -283,22 +284,13 @@ static struct kld_slack_rule slack_rule(const struct kld_session *ctx, const str
     return rule;
 }
 
-static bool is_unit(const struct kld_atom *atom, const struct kld_section *s)
-{
-    const struct elf_object *obj = elf_object(atom->file);
-    /* Not elf_section_name: this is asked of every atom, and most names differ soon. */
-    return obj->nshdrs &&
-           strcmp((const char *)obj->shstrtab.ptr + obj->shdrs[atom->input_index].sh_name,
-                  s->name) == 0;
-}
-
 static void fill(const struct kld_session *ctx, const struct kld_section *s, uint64_t offset,
                  uint8_t *out, uint64_t size)
 {
     const struct gap g = {ctx, offset, out, size};
-    const struct kld_slack_rule rule = slack_rule(ctx, s);
-    if (rule.kind != KLD_SLACK_NONE && size >= rule.least)
-        row_of(s)->fill(&g);
+    const struct row *row = s->filler ? s->filler : slack_rule(ctx, s).filler;
+    if (row && size >= row->least)
+        row->fill(&g);
     else if (s->flags & KLD_ATOM_EXEC)
         fill_code(&g);
     else
@@ -307,7 +299,6 @@ static void fill(const struct kld_session *ctx, const struct kld_section *s, uin
 
 const struct kld_updater_ops elf_updater = {
     .slack_rule = slack_rule,
-    .is_unit = is_unit,
     .fill = fill,
     .record = elf_record,
     .record_file = elf_record_file,

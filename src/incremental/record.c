@@ -491,8 +491,7 @@ static void compose_files(void *arg, uint64_t first, uint64_t count, uint8_t *ou
 {
     const struct recorder *r = arg;
     for (uint64_t f = first; f < first + count; f++)
-        record_file(arg, r->ctx->files[f],
-                    out + (r->files[f].contents - r->files[first].contents));
+        record_file(arg, r->ctx->files[f], out + (r->files[f].contents - r->files[first].contents));
 }
 
 static int compare_known(const void *key, const void *element)

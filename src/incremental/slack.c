@@ -50,8 +50,7 @@ uint64_t kld_slack_capacity(const struct kld_session *ctx, const struct kld_sect
     uint64_t gap = kld_slack_spare(ctx, rule->kind, atom->size);
     if (!(s->flags & KLD_ATOM_ALLOC))
         gap /= 2;
-    else if (atom->file &&
-             ctx->format->updater->is_unit(atom, s)) /* (a relink asks with a mere size) */
+    else if (atom->unit)
         gap = KLD_MAX(gap, (uint64_t)LEAST_UNIT_GAP);
     if (rule->kind == KLD_SLACK_CODE) {
         gap = KLD_MAX(gap, (uint64_t)LEAST_CODE_GAP);

@@ -20,10 +20,11 @@ enum kld_slack_kind {
 struct kld_slack_rule {
     enum kld_slack_kind kind;
     uint32_t least, granule;
-    uint32_t pool; /* bytes of pool, at least */
-    bool constant; /* what is in a gap is the same byte throughout */
-    bool tight;    /* there is a pool, but no room between atoms */
-    bool ends;     /* the last atom ends the section: the pool is in front of it */
+    uint32_t pool;      /* bytes of pool, at least */
+    bool constant;      /* what is in a gap is the same byte throughout */
+    bool tight;         /* there is a pool, but no room between atoms */
+    bool ends;          /* the last atom ends the section: the pool is in front of it */
+    const void *filler; /* of the format: what is in gaps */
 };
 
 /* layout: bytes from the start of an atom of the section to where the next one may begin; before
