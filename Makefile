@@ -273,15 +273,14 @@ soak: ## random edits and relinks of random programs, until it is stopped or fin
 	@$(MAKE) --no-print-directory all
 	$(PYTHON) test/link-incremental/randomprogram.py
 
-.PHONY: bench bench-quick
+.PHONY: bench bench-quick bench-record
 bench: ## kld beside ld.bfd, ld.gold, ld.lld and mold, on large links (see test/bench/README.md)
-	@tools/apt-deps build bench
-	@$(MAKE) --no-print-directory all
-	@test/bench/run full
 bench-quick: ## the same on hello world and 1,000 synthetic objects
+bench-record: ## bench, kept in test/bench/results and shown in README.md
+bench bench-quick bench-record:
 	@tools/apt-deps build bench
 	@$(MAKE) --no-print-directory all
-	@test/bench/run quick
+	@test/bench/run $(patsubst bench,full,$(@:bench-%=%))
 
 # --- the rest -----------------------------------------------------------------------------------
 

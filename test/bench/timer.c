@@ -8,8 +8,8 @@
  *         gives memory back after the command has said that it is done.
  *   user, system   CPU seconds of all of them
  *   peak  bytes: the largest resident set of any of them. With -s the sum over all of them at one
- *         instant is sampled each millisecond as well, and the larger one counts.
- *   anon  bytes: with -s, the sampled peak of memory that is no file's; otherwise 0
+ *         instant is sampled each 0.2 ms as well, and the larger one counts.
+ *   anon  bytes: with -s, the sampled peak of memory that is no file's (RssAnon); otherwise 0
  *   status   exit status, or 128 + signal
  *
  * It is a program of its own because a process starts with the peak of its parent's resident set,
@@ -93,7 +93,7 @@ static void *sample(void *arg)
             peak = resident * page;
         if ((resident - shared) * page > anon)
             anon = (resident - shared) * page;
-        usleep(1000);
+        usleep(200);
     }
     return arg;
 }
