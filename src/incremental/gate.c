@@ -9,6 +9,7 @@
 #include <xxhash.h>
 #include "src/archive.h"
 #include "src/incremental/incremental.h"
+#include "src/incremental/kept.h"
 
 /* ---- what was asked for ---- */
 
@@ -199,21 +200,8 @@ static bool open_memory(struct kld_relink *r)
     return true;
 }
 
-bool kld_gate_output(struct kld_relink *r)
+static bool check_open(struct kld_relink *r, enum kld_update_problem problem, const char *path)
 {
-    if (r->link->options.output_memory)
-        return open_memory(r);
-    const char *path = r->link->options.output;
-    const struct kld_state_header *h = r->st.header;
-    struct kld_identity now;
-    if (!kld_identify(r->link, path, &now))
-        return kld_relink_refuse(r, KLD_WHY_NO_OUTPUT, "%s is not there", path);
-    if (!same_file(&now, &h->output))
-        return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED,
-                                 "%s is not the file that the last link wrote", path);
-    enum kld_update_problem problem = kld_update_open(r->link, path, &r->update);
-    if (problem == KLD_UPDATE_IN_USE) /* that costs the copying, but not the linking */
-        problem = kld_update_open_copy(r->link, path, &r->update);
     switch (problem) {
     case KLD_UPDATE_OK: break;
     case KLD_UPDATE_CHANGED:
@@ -223,6 +211,50 @@ bool kld_gate_output(struct kld_relink *r)
         return kld_relink_refuse(r, KLD_WHY_OUTPUT_READ_ONLY, "%s cannot be written", path);
     case KLD_UPDATE_IN_USE: return kld_relink_refuse(r, KLD_WHY_OUTPUT_BUSY, "%s is in use", path);
     }
+    return true;
+}
+
+/* The output is gone, but for the name that the last link has kept. */
+static bool open_kept(struct kld_relink *r, const char *kept, const char *path)
+{
+    enum kld_update_problem problem = kld_update_open_kept(r->link, kept, path, &r->update);
+    if (problem == KLD_UPDATE_MISSING ||
+        (problem == KLD_UPDATE_OK && !same_file(&r->update.id, &r->st.header->output)))
+        return kld_relink_refuse(r, KLD_WHY_NO_OUTPUT, "%s is not there, and %s is not what it was",
+                                 path, kept);
+    return check_open(r, problem, path);
+}
+
+/* The output stays between links: it has to have one name, so that it can be patched in place. */
+static void stop_keeping(struct kld_relink *r)
+{
+    kld_kept_drop(r->link);
+    r->st.header->kept = 0;
+    r->st.changed = true;
+}
+
+bool kld_gate_output(struct kld_relink *r)
+{
+    if (r->link->options.output_memory)
+        return open_memory(r);
+    const char *path = r->link->options.output;
+    const struct kld_state_header *h = r->st.header;
+    struct kld_identity now;
+    if (!kld_identify(r->link, path, &now)) {
+        const char *kept = errno == ENOENT && h->kept ? kld_kept_path(r->link) : NULL;
+        return kept ? open_kept(r, kept, path)
+                    : kld_relink_refuse(r, KLD_WHY_NO_OUTPUT, "%s is not there", path);
+    }
+    if (h->kept)
+        stop_keeping(r);
+    if (!same_file(&now, &h->output))
+        return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED,
+                                 "%s is not the file that the last link wrote", path);
+    enum kld_update_problem problem = kld_update_open(r->link, path, &r->update);
+    if (problem == KLD_UPDATE_IN_USE) /* that costs the copying, but not the linking */
+        problem = kld_update_open_copy(r->link, path, &r->update);
+    if (!check_open(r, problem, path))
+        return false;
     if (!same_file(&r->update.id, &h->output))
         return kld_relink_refuse(r, KLD_WHY_OUTPUT_CHANGED, "%s is being changed", path);
     return true;

@@ -1,5 +1,7 @@
 /* incremental.c - the beginning and the end of an incremental link. */
 #include "src/incremental/incremental.h"
+#include <errno.h>
+#include "src/incremental/kept.h"
 #include "src/incremental/record.h"
 #include "src/incremental/relink.h"
 #include "src/incremental/store.h"
@@ -132,11 +134,15 @@ static bool try(struct kld_session *ctx, struct kld_relink *r)
     r->link = ctx;
     r->update.fd = -1;
     inc->stored = inc->store.open(inc->store.context, &data, &length, &busy);
+    inc->known = inc->kept = inc->stored || busy;
     if (busy)
         return kld_relink_refuse(r, KLD_WHY_OUTPUT_BUSY, "another link is using the state");
     if (!inc->stored || ctx->options.incremental == KLD_INCREMENTAL_FULL)
         return false;
-    if (refuse_state(r, kld_state_open(&r->st, &ctx->arena, data, length)) || r->reason)
+    enum kld_state_problem problem = kld_state_open(&r->st, &ctx->arena, data, length);
+    if (problem == KLD_STATE_OK || problem == KLD_STATE_UNTRUSTED)
+        inc->kept = r->st.header->kept;
+    if (refuse_state(r, problem) || r->reason)
         return false;
     inc->links = r->st.header->links;
     inc->patches = r->st.header->patches;
@@ -189,10 +195,18 @@ static void report(struct kld_session *ctx, const struct kld_relink *r, bool pat
         kld_note(ctx, "incremental", NULL, "incremental: FULL");
 }
 
+static bool is_removed(struct kld_session *ctx)
+{
+    struct kld_identity id;
+    return ctx->incremental->known && !kld_identify(ctx, ctx->options.output, &id) &&
+           errno == ENOENT;
+}
+
 /* The full link needs the output for itself. */
 static void give_up(struct kld_session *ctx)
 {
     struct kld_incremental *inc = ctx->incremental;
+    inc->removed = inc->tried->update.kept || is_removed(ctx);
     inc->fell_back = inc->tried->reason != 0;
     report(ctx, inc->tried, false);
     kld_update_close(ctx, &inc->tried->update);
@@ -246,6 +260,17 @@ bool kld_incremental_patch(struct kld_session *ctx)
 
 /* ---- the state of a full link ---- */
 
+/* Before the state says what the output is: names are part of that. */
+static void settle_kept(struct kld_session *ctx)
+{
+    struct kld_incremental *inc = ctx->incremental;
+    struct kld_identity id;
+    if (inc->kept && !inc->removed)
+        kld_kept_drop(ctx);
+    inc->kept =
+        inc->removed && kld_identify(ctx, ctx->options.output, &id) && kld_kept_make(ctx, &id);
+}
+
 void kld_incremental_end(struct kld_session *ctx)
 {
     struct kld_incremental *inc = ctx->incremental;
@@ -253,8 +278,11 @@ void kld_incremental_end(struct kld_session *ctx)
         return;
     inc->links++;
     inc->fallbacks += inc->fell_back;
+    settle_kept(ctx);
     if (!kld_record_link(ctx)) {
         inc->store.discard(inc->store.context);
+        if (inc->kept)
+            kld_kept_drop(ctx);
         kld_warning(ctx, "incremental-state", NULL,
                     "cannot write the state of the link: the next one will be a full one");
     }

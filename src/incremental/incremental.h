@@ -11,6 +11,9 @@
 struct kld_incremental {
     kld_state_store store;
     bool stored;                    /* store is open */
+    bool known;                     /* there is a state, if only a bad one */
+    bool removed;                   /* but no output: so it will be the next time (kept.h) */
+    bool kept;                      /* the output has, or may have, a second name */
     struct kld_state_chunk *chunks; /* of the output: write.c */
     size_t nchunks;
     struct kld_relink *tried;           /* what came of trying to patch */

@@ -165,6 +165,17 @@ struct kld_identity kld_identity_of_bytes(struct kld_bytes bytes)
         .size = bytes.len, .mtime = (int64_t)h.low64, .ctime = (int64_t)h.high64};
 }
 
+/* With --whole-archive members are part of the link of which the index says nothing. */
+static uint64_t count_members(const struct kld_archive *archive)
+{
+    struct kld_archive_member member;
+    const char *error;
+    uint64_t at = archive->first, n = 0;
+    while (kld_archive_next(archive, &at, &member, &error))
+        n++;
+    return n;
+}
+
 /* Offsets of members change whenever one before them does: members count. The order of the names of
  * one member does not matter. */
 uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes)
@@ -177,6 +188,8 @@ uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes)
         return 0;
     if (archive.thin)
         hash = XXH3_64bits(archive.long_names.ptr, archive.long_names.len);
+    uint64_t members = count_members(&archive);
+    hash += XXH3_64bits(&members, sizeof(members));
     struct kld_archive_index index = kld_archive_index(&archive);
     while (kld_archive_index_next(&index, &name, &offset)) {
         member += offset != last;
@@ -184,6 +197,21 @@ uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes)
         hash += XXH3_64bits_withSeed(name.ptr, name.len, member);
     }
     return hash;
+}
+
+struct kld_turns kld_record_turns(struct kld_arena *arena, const struct kld_archive *archive)
+{
+    struct kld_str name;
+    uint64_t offset, last = 0;
+    KLD_VEC(uint64_t) turns = {0};
+    *kld_vec_push(arena, &turns) = 0;
+    struct kld_archive_index index = kld_archive_index(archive);
+    while (kld_archive_index_next(&index, &name, &offset)) {
+        if (offset != last)
+            *kld_vec_push(arena, &turns) = offset;
+        last = offset;
+    }
+    return (struct kld_turns){turns.data, turns.len};
 }
 
 /* ---- the tables ---- */
@@ -618,13 +646,39 @@ static enum kld_state_input_kind kind_of(struct kld_session *ctx, const struct k
     }
 }
 
+/* The files are in the order of their offsets; those of an index need not be. */
+static void record_turns(struct recorder *r, struct kld_worker *w, const struct kld_state_input *in,
+                         struct kld_bytes bytes)
+{
+    struct kld_archive archive;
+    uint64_t where;
+    if (!in->nfiles || kld_archive_parse(&archive, bytes, &where) || archive.thin)
+        return;
+    struct kld_turns turns = kld_record_turns(&w->arena, &archive);
+    for (size_t t = turns.count - 1; t; t--) {
+        uint32_t from = in->first_file, to = in->first_file + in->nfiles;
+        while (from < to) {
+            uint32_t mid = from + (to - from) / 2;
+            if (r->files[mid].offset < turns.offsets[t])
+                from = mid + 1;
+            else
+                to = mid;
+        }
+        if (from < in->first_file + in->nfiles && r->files[from].offset == turns.offsets[t] &&
+            r->files[from].input == in - r->inputs)
+            r->files[from].turn = t;
+    }
+}
+
 static void record_input(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
-    (void)w;
     struct recorder *r = arg;
     struct kld_state_input *in = &r->inputs[i];
     switch ((enum kld_state_input_kind)in->kind) {
-    case KLD_INPUT_IS_ARCHIVE: in->hash = kld_record_archive(ctx, r->known[i].bytes); break;
+    case KLD_INPUT_IS_ARCHIVE:
+        in->hash = kld_record_archive(ctx, r->known[i].bytes);
+        record_turns(r, w, in, r->known[i].bytes);
+        break;
     case KLD_INPUT_IS_SHARED:
         in->hash = updater(ctx)->interface(ctx, in->nfiles ? ctx->files[in->first_file] : NULL);
         break;
@@ -771,6 +825,7 @@ bool kld_record_link(struct kld_session *ctx)
     r.b.header.links = inc->links;
     r.b.header.patches = inc->patches;
     r.b.header.fallbacks = inc->fallbacks;
+    r.b.header.kept = inc->kept;
     kld_boot_id(r.b.header.boot);
     if (ctx->options.output_memory)
         r.b.header.output = kld_identity_in_memory(ctx->output.size);

@@ -15,6 +15,7 @@
 #include "src/archive.h"
 #include "src/incremental/gate.h"
 #include "src/incremental/incremental.h"
+#include "src/incremental/kept.h"
 #include "src/inputs.h"
 #include "src/layout.h"
 
@@ -300,8 +301,44 @@ static bool find_member(const struct kld_archive *archive, const char *name, uin
     return false;
 }
 
-static bool load_archive(struct kld_relink *r, const struct kld_state_input *in)
+/* The member that the file is now. One of another name in the same turn is the same one: rustc makes up names
+ * for each build. */
+static bool find_file(struct kld_relink *r, const struct kld_archive *archive,
+                      const struct kld_turns *turns, const struct kld_state_file *from,
+                      uint32_t nth, struct kld_archive_member *member)
 {
+    if (from->turn && from->turn < turns->count)
+        return !kld_archive_member(archive, turns->offsets[from->turn], member) &&
+               !member->special && member->name.len;
+    return find_member(archive, kld_state_text(&r->st, from->member, from->member_length), nth,
+                       member);
+}
+
+/* What the state says of it. False: it has not changed, but for where it is. */
+static bool update_file(struct kld_relink *r, uint32_t f, const struct kld_archive_member *member)
+{
+    const struct kld_state_file *from = kld_state_get(&r->st, KLD_T_FILES, f, 1);
+    uint64_t hash = XXH3_64bits(member->data.ptr, member->data.len);
+    bool named =
+        kld_str_is(member->name, kld_state_text(&r->st, from->member, from->member_length));
+    bool same = member->data.len == from->size && hash == from->hash && named;
+    if (same && member->offset == from->offset)
+        return false;
+    struct kld_state_file *to = kld_state_edit(&r->st, KLD_T_FILES, f, 1);
+    to->offset = member->offset;
+    to->size = member->data.len;
+    to->hash = hash;
+    if (!named) {
+        const char *name = kld_arena_strndup(&r->ctx->arena, member->name.ptr, member->name.len);
+        to->member_length = (uint32_t)member->name.len;
+        to->member = kld_state_add(&r->st, name, member->name.len + 1, member->name.len + 1);
+    }
+    return !same;
+}
+
+static bool load_archive(struct kld_relink *r, uint32_t input)
+{
+    const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, input, 1);
     const char *path = kld_state_text(&r->st, in->path, in->path_length);
     struct kld_archive archive;
     struct kld_bytes bytes;
@@ -312,28 +349,23 @@ static bool load_archive(struct kld_relink *r, const struct kld_state_input *in)
         return kld_relink_refuse(r, KLD_WHY_UNSUPPORTED, "%s has no index", path);
     if (archive.thin)
         return true; /* its members are inputs of their own */
+    struct kld_turns turns = kld_record_turns(&r->ctx->arena, &archive);
     uint32_t nth = 0;
     const char *last = NULL;
+    uint64_t before = 0;
     uint64_t end = (uint64_t)in->first_file + in->nfiles;
     for (uint64_t f = in->first_file; f < end && !r->st.damaged; f++) {
         const struct kld_state_file *from = kld_state_get(&r->st, KLD_T_FILES, f, 1);
-        const char *name = kld_state_text(&r->st, from->member, from->member_length);
+        const char *name = text_of(r, from->member, from->member_length);
         struct kld_archive_member member;
         nth = last && strcmp(last, name) == 0 ? nth + 1 : 0;
         last = name;
-        if (!find_member(&archive, name, nth, &member))
+        if (from->input != input || !find_file(r, &archive, &turns, from, nth, &member))
             return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "%s has no %s any more", path, name);
-        bool same = member.data.len == from->size &&
-                    XXH3_64bits(member.data.ptr, member.data.len) == from->hash;
-        if (same && member.offset == from->offset)
-            continue;
-        struct kld_state_file *to = kld_state_edit(&r->st, KLD_T_FILES, f, 1);
-        to->offset = member.offset;
-        if (same)
-            continue;
-        to->size = member.data.len;
-        to->hash = XXH3_64bits(member.data.ptr, member.data.len);
-        if (!kld_relink_load(r, (uint32_t)f, true))
+        if (member.offset <= before)
+            return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "members of %s have changed places", path);
+        before = member.offset;
+        if (update_file(r, (uint32_t)f, &member) && !kld_relink_load(r, (uint32_t)f, true))
             return false;
     }
     return kld_relink_is_sound(r);
@@ -345,7 +377,7 @@ static bool load_changed(struct kld_relink *r)
         const struct kld_state_input *in =
             kld_state_get(&r->st, KLD_T_INPUTS, r->changed_inputs.data[i], 1);
         if (in->kind == KLD_INPUT_IS_ARCHIVE) {
-            if (!load_archive(r, in))
+            if (!load_archive(r, r->changed_inputs.data[i]))
                 return false;
             continue;
         }
@@ -411,22 +443,30 @@ static bool write_all(struct kld_relink *r)
     return true;
 }
 
+/* Of a kept output even that has to be written which stays as it is: it is not there. */
+static bool is_written(const struct kld_relink *r)
+{
+    return r->writes.len || r->update.kept;
+}
+
 /* From here on things can only go wrong by what the system does. */
 bool kld_relink_commit(struct kld_relink *r)
 {
     const kld_state_store *store = &r->link->incremental->store;
     const char *path = r->link->options.output;
     r->link->incremental->patches++; /* in the state only if that is written anyway */
-    if (!r->writes.len && !r->st.changed && kld_same_identity(&r->update.id, &r->st.header->output))
+    if (!is_written(r) && !r->st.changed && kld_same_identity(&r->update.id, &r->st.header->output))
         return true; /* nothing has happened since */
     if (!kld_state_distrust(&r->st, store))
         return kld_relink_refuse(r, KLD_WHY_OUTPUT_READ_ONLY, "the state cannot be written");
-    if (r->writes.len) {
+    if (is_written(r)) {
         if (!kld_update_start(r->link, &r->update))
             return kld_relink_refuse(r, KLD_WHY_OUTPUT_READ_ONLY, "%s cannot be renamed", path);
-        if (!write_all(r) || !kld_update_commit(r->link, &r->update))
+        if ((r->writes.len && !write_all(r)) || !kld_update_commit(r->link, &r->update))
             return kld_relink_refuse(r, KLD_WHY_OUTPUT_READ_ONLY, "%s cannot be written", path);
     }
+    if (r->update.kept)
+        r->st.header->kept = kld_kept_make(r->link, &r->update.id);
     r->st.header->output = r->update.id;
     kld_boot_id(r->st.header->boot);
     r->st.header->patches = r->link->incremental->patches;

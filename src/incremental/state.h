@@ -41,7 +41,8 @@ struct kld_state_header {
     uint32_t trusted;  /* 0: a patch was under way */
     uint64_t build[2]; /* of the linker */
     uint64_t search;   /* library path: text in the heap */
-    uint32_t search_length, unused;
+    uint32_t search_length;
+    uint32_t kept;                 /* 1: the output has a second name (kept.h) */
     uint64_t options[2], items[2]; /* hashes: kld_state_options, kld_state_items */
     struct kld_identity output;
     char boot[KLD_BOOT_ID_SIZE + 4];    /* kld_boot_id when the output was last written */
@@ -92,6 +93,7 @@ struct kld_state_file {
     uint32_t member_length;
     uint32_t puller;             /* the symbol that brought it from its archive, or KLD_NO_SYMBOL */
     uint64_t offset, size, hash; /* archive: of the member's contents */
+    uint64_t turn; /* archive: of the member in the index: kld_record_turns; 0: none */
     uint64_t contents, contents_size, contents_capacity; /* in the heap: record.h */
 };
 enum {

@@ -9,6 +9,10 @@
  * that takes the output's name at commit, as the output of a full link does, and costs the copying
  * instead of the linking.
  *
+ * An output that is gone but has a second name (kept.h) is opened by that name, with
+ * kld_update_open_kept: in place, or as a copy if the file has still other names or users. Either takes the
+ * output's name at commit, and the time of then: for who looks at it, it is a new file.
+ *
  * open and start may run out of memory, which jumps: keep the kld_update where the failed link finds
  * it and closes it.
  *
@@ -77,12 +81,13 @@ enum kld_update_problem {
 struct kld_update {
     int fd;               /* -1: not open */
     char *path;           /* of the file itself, behind symbolic links */
+    char *target;         /* the name that it takes at commit: path, unless that is a kept one */
     char *hidden;         /* its name between start and commit, or that of the copy; else NULL */
     const uint8_t *bytes; /* the output as it is: a read-only mapping of size bytes; until commit */
     uint64_t size;
     uint8_t *memory; /* an output in memory: it is patched where it is */
     struct kld_identity id;
-    bool copy, started;
+    bool copy, kept, started;
     enum kld_update_problem problem; /* why start returned false */
 };
 
@@ -94,6 +99,10 @@ enum kld_update_problem kld_update_open(struct kld_session *ctx, const char *pat
 /* The same for an output that is in use: what is changed is a copy. */
 enum kld_update_problem kld_update_open_copy(struct kld_session *ctx, const char *path,
                                              struct kld_update *u);
+
+/* The output is not there: what has the name `kept` is opened, to become the output at path. */
+enum kld_update_problem kld_update_open_kept(struct kld_session *ctx, const char *kept,
+                                             const char *path, struct kld_update *u);
 
 /* To look at it only: start must not follow. */
 enum kld_update_problem kld_update_look(struct kld_session *ctx, const char *path,

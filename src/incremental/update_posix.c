@@ -196,12 +196,12 @@ static bool map(struct kld_update *u)
     return true;
 }
 
-static enum kld_update_problem open_output(struct kld_session *ctx, const char *path,
-                                           struct kld_update *u, bool copy)
+/* u says which one, and what for. */
+static enum kld_update_problem open_output(struct kld_session *ctx, struct kld_update *u)
 {
-    *u = (struct kld_update){.fd = -1, .copy = copy, .path = kld_io_follow(ctx, path)};
-    enum kld_update_problem problem = open_regular(u, copy ? O_RDONLY : O_RDWR);
-    if (problem == KLD_UPDATE_OK && !directory_is_writable(ctx, u->path))
+    enum kld_update_problem problem = open_regular(u, u->copy ? O_RDONLY : O_RDWR);
+    if (problem == KLD_UPDATE_OK &&
+        (!directory_is_writable(ctx, u->path) || !directory_is_writable(ctx, u->target)))
         problem = KLD_UPDATE_READ_ONLY;
     if (problem == KLD_UPDATE_OK && !map(u))
         problem = KLD_UPDATE_MISSING;
@@ -225,13 +225,33 @@ enum kld_update_problem kld_update_look(struct kld_session *ctx, const char *pat
 enum kld_update_problem kld_update_open(struct kld_session *ctx, const char *path,
                                         struct kld_update *u)
 {
-    return open_output(ctx, path, u, false);
+    char *file = kld_io_follow(ctx, path);
+    *u = (struct kld_update){.fd = -1, .path = file, .target = file};
+    return open_output(ctx, u);
 }
 
 enum kld_update_problem kld_update_open_copy(struct kld_session *ctx, const char *path,
                                              struct kld_update *u)
 {
-    return open_output(ctx, path, u, true);
+    char *file = kld_io_follow(ctx, path);
+    *u = (struct kld_update){.fd = -1, .path = file, .target = file, .copy = true};
+    return open_output(ctx, u);
+}
+
+enum kld_update_problem kld_update_open_kept(struct kld_session *ctx, const char *kept,
+                                             const char *path, struct kld_update *u)
+{
+    const struct kld_update closed = {.fd = -1,
+                                      .path = kld_arena_strndup(&ctx->arena, kept, strlen(kept)),
+                                      .target = kld_io_follow(ctx, path),
+                                      .kept = true};
+    *u = closed;
+    enum kld_update_problem problem = open_output(ctx, u);
+    if (problem != KLD_UPDATE_IN_USE)
+        return problem;
+    *u = closed;
+    u->copy = true;
+    return open_output(ctx, u);
 }
 
 struct kld_identity kld_identity_in_memory(uint64_t size)
@@ -327,7 +347,7 @@ static bool fill_copy(struct kld_update *u, int to)
 
 static bool start_copy(struct kld_session *ctx, struct kld_update *u)
 {
-    int to = kld_io_create_temporary(ctx, u->path, 0666, &u->hidden);
+    int to = kld_io_create_temporary(ctx, u->target, 0666, &u->hidden);
     if (to < 0)
         return refuse(u, KLD_UPDATE_READ_ONLY);
     if (!fill_copy(u, to)) {
@@ -390,13 +410,15 @@ bool kld_update_commit(struct kld_session *ctx, struct kld_update *u)
         u->started = false;
         return true;
     }
+    if (u->kept) /* also if nothing was written; who must not have it so, has it so */
+        futimens(u->fd, NULL);
     /* Some file systems say only when it is closed that the disk is full. */
-    if (fstat(u->fd, &mine) != 0 || !let_go(u) || !kld_io_replace(u->hidden, u->path))
+    if (fstat(u->fd, &mine) != 0 || !let_go(u) || !kld_io_replace(u->hidden, u->target))
         return false;
     /* Should a signal end the process here, it removes a name that is not there any more. */
     forget_hidden(ctx, u);
     u->started = false;
-    if (lstat(u->path, &st) != 0)
+    if (lstat(u->target, &st) != 0)
         return false;
     u->id = kld_identity_of(&mine);
     if (!is_same_file(&st, &u->id) || st.st_size != mine.st_size) {

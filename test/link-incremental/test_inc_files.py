@@ -514,8 +514,59 @@ def test_h16_member_replaced_by_one_of_another_name(t):
     (t.path / 'libx.a').unlink()
     shutil.copy(t.path / 'one.o', t.path / 'renamed.o')
     t.ar('libx.a', 'renamed.o', 'two.o')
-    app.right()
+    app.patched()
     app.run(status=3)
+
+
+@pytest.mark.parametrize('symbols', [True, False], ids=['file symbols', 'none'])
+def test_h16_all_members_have_other_names(t, symbols):
+    """Contents and names change together; the names of the last time come back as those of others."""
+    app, names = archive(t), {'one': 'one.o', 'two': 'two.o'}
+    for n, (one, two) in enumerate([('x.o', 'y.o'), ('y.o', 'x.o'), ('y.o', 'x.o'), ('a-longer-name.o', 'y.o'),
+                                    ('same.o', 'same.o'), ('one.o', 'two.o')], 5):
+        t.cc('one.o', f'static int more;\nint one(void) {{ return {n} + more; }}', '-g', *SPLIT)
+        names = {'one': one, 'two': two}
+        (t.path / 'libx.a').unlink()
+        for source, name in names.items():
+            t.write(f'{source}/.keep', '')
+            shutil.copy(t.path / f'{source}.o', t.path / source / name)
+            if not symbols:  # then the linker makes some, of the names of the members
+                t.objcopy('--strip-debug', '--strip-symbol=one.c', '--strip-symbol=two.c', f'{source}/{name}')
+        t.tool('ar', 'qcs', 'libx.a', *[f'{source}/{name}' for source, name in names.items()])
+        report = app()
+        assert n == 5 or inc.PLAIN or report.outcome == 'PATCHED', report.result
+        app.verify()
+        app.run(status=n + 2)
+        if not symbols:
+            files = [s.name for s in app.elf().symbols if s.type == 'FILE']
+            assert one in files
+
+
+def test_h16_members_without_names(t):
+    """With --whole-archive they are part of the link; the index does not list them."""
+    s = Sources(t, *SPLIT, main_c='int one(void);\nint main(void) { return one(); }',
+                one_c='int one(void) { return 1; }')
+    say = '#include <stdio.h>\nstatic __attribute__((constructor)) void f(void) {{ puts("{}"); }}'.format
+    for name in 'abc':
+        s.set(f'{name}.c', say(name))
+    app = Link(t, 'app', 'main.o', '-Wl,--whole-archive', 'libx.a', '-Wl,--no-whole-archive')
+
+    def link(members, outcome, expect):
+        (t.path / 'libx.a').unlink(missing_ok=True)
+        t.ar('libx.a', *members.split())
+        report = app()
+        assert inc.PLAIN or report.outcome == outcome, report.result
+        app.verify()
+        app.run(status=1, expect=expect)
+
+    link('one.o a.o', 'FULL', 'a\n')
+    link('one.o a.o b.o', 'FELL_BACK_FULL', 'a\nb\n')
+    link('one.o b.o a.o', 'FELL_BACK_FULL', 'b\na\n')
+    link('b.o one.o a.o', 'FELL_BACK_FULL', 'b\na\n')
+    link('b.o one.o c.o', 'FELL_BACK_FULL', 'b\nc\n')
+    link('b.o one.o', 'FELL_BACK_FULL', 'b\n')
+    s.set('b.c', say('B'))
+    link('b.o one.o', 'PATCHED', 'B\n')
 
 
 def test_h16_member_removed(t):

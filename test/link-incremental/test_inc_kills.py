@@ -101,6 +101,50 @@ class Victim:
         self.good = self.n
 
 
+class RemovedVictim(Victim):
+    """The output is removed before each link. named: it has another name, in whose place the next one is
+    put, as Cargo does; so that it is patched as a copy."""
+
+    def __init__(self, t, split, named):
+        super().__init__(t, split)
+        self.other = t.path / 'other-name' if named else None
+        self.named = 0
+        self.link.path.unlink()
+        self.link.falls_back('no-output')
+        self.take_name()
+
+    def take_name(self):
+        if self.other:
+            self.other.unlink(missing_ok=True)
+            os.link(self.link.path, self.other)
+            self.named = self.n
+
+    def edit(self):
+        super().edit()
+        self.link.path.unlink(missing_ok=True)
+
+    def check_what_is_left(self):
+        left = super().check_what_is_left()
+        assert left != 'old'
+        self.check_other()
+        return left
+
+    def check_other(self):
+        if self.other:
+            done = subprocess.run([self.other], capture_output=True, text=True, timeout=TIMEOUT,
+                                  check=False)
+            assert (done.stdout, done.returncode) == self.says(self.named)
+
+    def check_next(self):
+        self.link.path.unlink(missing_ok=True)
+        super().check_next()
+
+    def check(self):
+        super().check()
+        self.check_other()
+        self.take_name()
+
+
 @pytest.mark.parametrize('how', ['whole', 'half'])
 @pytest.mark.parametrize('split', [SPLIT, ()], ids=['split', 'unit'])
 def test_h09_killed_at_every_write_of_a_patch(t, killat, how, split):
@@ -156,6 +200,59 @@ def test_h09_killed_at_every_write_of_a_fall_back(t, killat, how):
             break
     else:
         pytest.fail(f'is not done after {MOST} writes')
+
+
+@incremental_only
+@pytest.mark.parametrize('how', ['whole', 'half'])
+@pytest.mark.parametrize('named', [False, True], ids=['alone', 'named'])
+def test_h09_killed_at_every_write_of_an_output_that_is_removed(t, killat, how, named):
+    victim, left = RemovedVictim(t, SPLIT, named), []
+    for number in range(1, MOST):
+        victim.edit()
+        done = subprocess.run([killat, str(number), how, *victim.link.command(*victim.options)],
+                              cwd=t.path, timeout=TIMEOUT, capture_output=True, check=False)
+        assert done.returncode in (0, 1, KILLED), done
+        if done.returncode == 0:
+            victim.check()
+            break
+        left.append(victim.check_what_is_left())
+        victim.check_next()
+    else:
+        pytest.fail(f'is not done after {MOST} writes')
+    assert {'nothing', 'new'} == set(left), left
+
+
+# What a link finds that has to do with the kept name, but for edits of an output that is removed.
+FOUND = {
+    'none yet': lambda victim: (victim.link.patched(), RemovedVictim.edit(victim)),
+    'nothing to do': lambda victim: victim.link.path.unlink(),
+    'fall back': lambda victim: (RemovedVictim.edit(victim), victim.s.set(
+        'other.c', f'{victim.t.read("other.c")}\nint global_{victim.n};')),
+    'output is there': Victim.edit,
+}
+
+
+@incremental_only
+@pytest.mark.parametrize('found', FOUND)
+def test_h09_killed_at_every_write_around_a_kept_name(t, killat, found):
+    victim, kept = RemovedVictim(t, SPLIT, False), t.path / 'app.kldstate.kept'
+    for number in range(1, MOST):
+        for _ in range(2):
+            victim.link.path.unlink(missing_ok=True)
+            victim.link(*victim.options[1:])
+        assert kept.exists()
+        FOUND[found](victim)
+        done = subprocess.run([killat, str(number), 'whole', *victim.link.command(*victim.options)],
+                              cwd=t.path, timeout=TIMEOUT, capture_output=True, check=False)
+        assert done.returncode in (0, 1, KILLED), done
+        Victim.check_what_is_left(victim)
+        victim.link(*victim.options[1:])
+        victim.check()
+        if done.returncode == 0:
+            break
+    else:
+        pytest.fail(f'is not done after {MOST} writes')
+    assert number > 3
 
 
 @incremental_only

@@ -18,6 +18,7 @@ import inc
 from inc import PLAIN
 from inc import VERIFY
 from inc import Report
+from kldtest import KLD
 from kldtest import REPO
 from kldtest import only
 from test_rust import cargo  # noqa: F401 (a fixture)
@@ -339,19 +340,38 @@ CARGO_EDITS = [
 ]
 
 
+def check_cargo_reports(text):
+    """The second link is the one that sees what Cargo does. Some edits make rustc split the crate in another
+    way; the others are of bodies, in the program and in the library."""
+    reports = [Report.parse(text, s.removeprefix('incremental: ')) for s in text.splitlines()]
+    outcomes = [r.outcome for r in reports]
+    assert len(reports) == 1 + len(CARGO_EDITS) and outcomes[0] == 'FULL', text
+    assert outcomes[2] == outcomes[3] == 'PATCHED', text
+    assert {r.slug for r in reports[2:]} <= {None, 'inputs', 'archive'}, text
+
+
 @one_toolchain
 def test_cargo_workspace(t, cargo, tmp_path):
-    """Debug mode. rustc names its objects, and the folder of its list of symbols, anew each time: the
-    links may fall back, and have to be right."""
+    """Debug mode. rustc names its objects, and the folder of its list of symbols, anew each time; Cargo
+    removes the program before it is linked, and leaves its other name, in target/debug, in place."""
     folder = tmp_path / 'workspace'
     for name, text in CARGO.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     cargo.folder = folder
     flags = cargo.environment['RUSTFLAGS']
-    incremental = '' if PLAIN else ' -C link-arg=-Wl,--incremental'
+    incremental = '' if PLAIN else f' -C link-arg={OPTIONS}'
+    said = tmp_path / 'said'
+    said.touch()
+    (tmp_path / 'bin').mkdir()
+    linker = tmp_path / 'bin' / 'ld.kld'
+    # What it links is gone when rustc has ended.
+    verify = f'&& {os.path.abspath(KLD)} "$@" --incremental-verify >> {said}' if VERIFY else ''
+    linker.write_text(f'#!/bin/sh\n{os.path.abspath(KLD)} "$@" >> {said} {verify}\n')
+    linker.chmod(0o755)
     plain = {**cargo.environment, 'CARGO_TARGET_DIR': str(folder / 'plain'), 'CARGO_INCREMENTAL': '1'}
-    ours = {**cargo.environment, 'RUSTFLAGS': flags + incremental, 'CARGO_INCREMENTAL': '1'}
+    ours = {**cargo.environment, 'RUSTFLAGS': flags + incremental, 'CARGO_INCREMENTAL': '1',
+            'PATH': f'{linker.parent}:{cargo.environment["PATH"]}'}
 
     def output(environment, target):
         cargo.environment = environment
@@ -368,4 +388,6 @@ def test_cargo_workspace(t, cargo, tmp_path):
         assert seen[-1] == output(plain, 'plain')
     assert len(set(seen)) == 8
     cargo.environment = ours
+    if not PLAIN:
+        check_cargo_reports(said.read_text())
     assert 'test result: ok. 1 passed' in cargo('test', '--offline')

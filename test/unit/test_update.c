@@ -254,6 +254,101 @@ CASE(update_knows_the_start_of_the_machine)
     CHECK(known == (id[0] != 0));
 }
 
+/* ---- an output that is there under another name alone ---- */
+
+static kld_session *prepare_kept(void)
+{
+    kld_session *s = prepare(NULL);
+    mkdir("states", 0755);
+    CHECK(rename("app", "states/kept") == 0);
+    return s;
+}
+
+static void become_app(kld_session *s, struct kld_update *u, bool copy, const char *written)
+{
+    struct kld_identity kept, app;
+    CHECK(kld_identify(s, "states/kept", &kept));
+    CHECK_INT(kld_update_open_kept(s, "states/kept", "app", u), KLD_UPDATE_OK);
+    CHECK(kld_same_identity(&kept, &u->id) && u->copy == copy);
+    CHECK(kld_update_start(s, u));
+    CHECK(strncmp(u->hidden, copy ? ".kld-" : "states/.kld-", copy ? 5 : 12) == 0);
+    CHECK(access("app", F_OK) != 0 && (access("states/kept", F_OK) == 0) == copy);
+    CHECK(kld_update_write(s, u, 0, written, strlen(written)) && kld_update_commit(s, u));
+    CHECK(kld_identify(s, "app", &app) && kld_same_identity(&app, &u->id));
+    CHECK((app.inode == kept.inode) == !copy);
+    CHECK(app.mtime > kept.mtime);
+    kld_update_close(s, u);
+    CHECK_INT(unit_temporaries(), 0);
+    CHECK_TEXT(announced, "");
+}
+
+CASE(update_of_a_kept_name)
+{
+    kld_session *s = prepare_kept();
+    struct kld_update u;
+    const struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+    if (!can_know(s))
+        return;
+    for (int i = 0; i < 2; i++) { /* also if nothing is written */
+        CHECK(utimensat(AT_FDCWD, "states/kept", times, 0) == 0);
+        become_app(s, &u, false, i ? "" : "here");
+        CHECK_TEXT(unit_text("app"), "here456789");
+        CHECK(access("states/kept", F_OK) != 0);
+        CHECK(rename("app", "states/kept") == 0);
+    }
+    kld_free(s);
+}
+
+CASE(update_of_a_kept_name_that_is_not_the_only_one)
+{
+    kld_session *s = prepare_kept();
+    struct kld_update u;
+    const struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+    struct kld_identity before, after;
+    CHECK(link("states/kept", "other") == 0);
+    CHECK(utimensat(AT_FDCWD, "other", times, 0) == 0 && kld_identify(s, "other", &before));
+    become_app(s, &u, true, "copy");
+    CHECK_TEXT(unit_text("app"), "copy456789");
+    CHECK_TEXT(unit_text("other"), "0123456789");
+    CHECK_TEXT(unit_text("states/kept"), "0123456789");
+    CHECK(kld_identify(s, "other", &after) && kld_same_identity(&before, &after));
+    kld_free(s);
+}
+
+CASE(update_of_a_kept_name_dropped)
+{
+    kld_session *s = prepare_kept();
+    struct kld_update u;
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(kld_update_open_kept(s, "states/kept", "app", &u), KLD_UPDATE_OK);
+        kld_update_close(s, &u);
+        CHECK(access("app", F_OK) != 0);
+        CHECK_TEXT(unit_text("states/kept"), "0123456789");
+        if (i == 0)
+            CHECK(link("states/kept", "other") == 0);
+    }
+    CHECK_INT(kld_update_open_kept(s, "states/kept", "app", &u), KLD_UPDATE_OK);
+    CHECK(kld_update_start(s, &u) && kld_update_write(s, &u, 0, "x", 1));
+    kld_update_close(s, &u);
+    CHECK(access("app", F_OK) != 0);
+    CHECK_TEXT(unit_text("states/kept"), "0123456789");
+    CHECK_INT(unit_temporaries(), 0);
+    kld_free(s);
+}
+
+CASE(update_of_a_kept_name_that_is_no_file)
+{
+    kld_session *s = prepare_kept();
+    struct kld_update u;
+    CHECK(symlink("states/kept", "link") == 0 && mkfifo("fifo", 0644) == 0);
+    static const char *const none[] = {"link", "fifo", "states", "gone", "/dev/null"};
+    for (size_t i = 0; i < KLD_COUNT(none); i++) {
+        CHECK_INT(kld_update_open_kept(s, none[i], "app", &u), KLD_UPDATE_MISSING);
+        CHECK_INT(u.fd, -1);
+    }
+    kld_free(s);
+}
+
 /* ---- others who have it ---- */
 
 static bool hold_open(void *arg)
