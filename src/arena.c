@@ -91,6 +91,16 @@ void *kld_arena_alloc(struct kld_arena *arena, size_t size, size_t align)
     return kld_arena_alloc(arena, size, align);
 }
 
+bool kld_arena_extend(struct kld_arena *arena, const void *block, size_t old_size, size_t size)
+{
+    if ((const char *)block + old_size + GAP != arena->ptr ||
+        (size_t)(arena->end - arena->ptr) < size - old_size)
+        return false;
+    arena->ptr += size - old_size;
+    UNPOISON(block, size);
+    return true;
+}
+
 void *kld_arena_array(struct kld_arena *arena, size_t count, size_t size, size_t align)
 {
     size_t bytes;

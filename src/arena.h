@@ -39,6 +39,10 @@ void *kld_arena_alloc(struct kld_arena *arena, size_t size, size_t align);
 /* count * size bytes, checked for overflow. */
 void *kld_arena_array(struct kld_arena *arena, size_t count, size_t size, size_t align);
 
+/* Whether what was allocated last, at `block`, could be made size bytes instead of old_size where it
+ * is. */
+bool kld_arena_extend(struct kld_arena *arena, const void *block, size_t old_size, size_t size);
+
 /* A NUL-terminated copy. */
 char *kld_arena_strndup(struct kld_arena *arena, const char *text, size_t len);
 char *kld_arena_printf(struct kld_arena *arena, const char *format, ...) KLD_PRINTF(2, 3);

@@ -64,8 +64,9 @@ struct kld_atom {
     uint32_t nedges;
     uint32_t section;     /* id of the output section, index into session.sections */
     uint32_t input_index; /* section number in the input */
-    uint8_t kind : 7;
-    uint8_t unit : 1; /* called as its output section is: a compilation unit has one of these */
+    uint8_t kind : 6;
+    uint8_t unit : 1;    /* called as its output section is: a compilation unit has one of these */
+    uint8_t ordered : 1; /* its name may say where in its output section it goes */
     uint8_t flags;
     uint8_t p2align;
     _Atomic uint8_t live; /* 0: not part of the output */

@@ -20,11 +20,14 @@
         &kld_v_->data[kld_v_->len++];                                                              \
     })
 
-/* Doubles the capacity; old memory stays in the arena. */
-static inline void *kld_vec_grow_(struct kld_arena *arena, const void *old, size_t len, size_t *cap,
+/* Doubles the capacity; old memory stays in the arena, or is extended if it is the arena's last. */
+static inline void *kld_vec_grow_(struct kld_arena *arena, void *old, size_t len, size_t *cap,
                                   size_t elem)
 {
+    size_t old_size = *cap * elem;
     *cap = *cap ? *cap * 2 : 8;
+    if (old && old_size <= SIZE_MAX / 2 && kld_arena_extend(arena, old, old_size, old_size * 2))
+        return old;
     void *data = kld_arena_array(arena, *cap, elem, 16);
     if (len)
         memcpy(data, old, len * elem);

@@ -124,22 +124,35 @@ static size_t written_size(const struct kld_session *ctx, const struct kld_chunk
     return (size_t)((c->limit - end > CHUNK ? end : c->limit) - c->start);
 }
 
+/* Bytes of a chunk that are in memory as they are written: large tables are not copied. */
+static const uint8_t *bytes_of(const struct kld_chunk *c, size_t size)
+{
+    const struct kld_atom *a = c->section->atoms.data[c->first];
+    return c->end == c->first + 1 && a->kind == KLD_ATOM_BYTES && !a->nedges && a->size == size
+               ? a->data
+               : NULL;
+}
+
 static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
 {
     struct writer *w = arg;
     const struct kld_chunk *c = &w->chunks.data[i];
     struct kld_chunk part = *c;
     size_t size = written_size(ctx, c);
-    uint8_t *buffer = kld_worker_buffer(worker, size);
-    part.limit = c->start + size;
-    if (size)
-        kld_chunk_compose(ctx, worker, &part, buffer);
+    const uint8_t *bytes = bytes_of(c, size);
+    if (!bytes) {
+        uint8_t *buffer = kld_worker_buffer(worker, size);
+        part.limit = c->start + size;
+        if (size)
+            kld_chunk_compose(ctx, worker, &part, buffer);
+        bytes = buffer;
+    }
     if (w->hash) {
         XXH128_canonical_t hash;
-        XXH128_canonicalFromHash(&hash, XXH3_128bits(buffer, size));
+        XXH128_canonicalFromHash(&hash, XXH3_128bits(bytes, size));
         memcpy(w->hashes + i * HASH_SIZE, hash.digest, HASH_SIZE);
     }
-    kld_output_write(ctx, &ctx->output, c->section->offset + c->start, buffer, size);
+    kld_output_write(ctx, &ctx->output, c->section->offset + c->start, bytes, size);
 }
 
 /* For the next link, which rehashes only what it patches. */

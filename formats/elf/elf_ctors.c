@@ -17,11 +17,11 @@ static bool is_crt_file(const struct kld_file *file)
            kld_str_starts(base, "clang_rt.crt");
 }
 
-bool elf_is_ctors(const struct elf_object *obj, struct kld_str name)
+bool elf_is_ctors(const struct elf_object *obj, const char *name)
 {
-    if (name.len < 6 || (memcmp(name.ptr, ".ctors", 6) != 0 && memcmp(name.ptr, ".dtors", 6) != 0))
+    if (strncmp(name, ".ctors", 6) != 0 && strncmp(name, ".dtors", 6) != 0)
         return false;
-    return (name.len == 6 || name.ptr[6] == '.') && !is_crt_file(&obj->base);
+    return (name[6] == '\0' || name[6] == '.') && !is_crt_file(&obj->base);
 }
 
 void elf_reverse_ctors(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom)

@@ -6,7 +6,7 @@
 
 /* Whether a section is a .ctors or .dtors table that goes to .init_array or .fini_array: any but
  * those of the crt files, which mark the ends of the old tables. */
-bool elf_is_ctors(const struct elf_object *obj, struct kld_str name);
+bool elf_is_ctors(const struct elf_object *obj, const char *name);
 
 /* Turns such an atom's entries round, and its relocations with them. */
 void elf_reverse_ctors(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom);

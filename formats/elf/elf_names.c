@@ -59,15 +59,33 @@ bool elf_is_debug_name(struct kld_str name)
     }
 }
 
-static int find_rule(struct kld_str name)
+static int find_rule(const char *name)
 {
-    for (size_t i = 0; i < KLD_COUNT(rules); i++) {
+    for (size_t i = 0; i < KLD_COUNT(rules) && name[0] == '.'; i++) {
         size_t len = rules[i].len;
-        if (name.len >= len && memcmp(name.ptr, rules[i].name, len) == 0 &&
-            (name.len == len || name.ptr[len] == '.'))
+        if (name[1] == rules[i].name[1] && strncmp(name, rules[i].name, len) == 0 &&
+            (name[len] == '\0' || name[len] == '.'))
             return (int)i;
     }
     return -1;
+}
+
+/* GNU ld's script puts them in front of the rest of .text, in this order. */
+static const char *const early_text[ELF_TEXT_ORDERS - 1] = {".text.unlikely", ".text.exit",
+                                                            ".text.startup", ".text.hot"};
+
+static bool is_or_begins(const char *name, const char *prefix)
+{
+    size_t n = strlen(prefix);
+    return strncmp(name, prefix, n) == 0 && (name[n] == '\0' || name[n] == '.');
+}
+
+unsigned elf_text_order(const char *name)
+{
+    unsigned i = 0;
+    while (i < KLD_COUNT(early_text) && !is_or_begins(name, early_text[i]))
+        i++;
+    return i;
 }
 
 static struct kld_str keep_text_prefix(struct kld_str name, struct kld_str out)
@@ -112,34 +130,48 @@ static uint32_t output_type(struct kld_str out, uint32_t type)
     return type;
 }
 
-struct kld_section *elf_output_section(struct kld_session *ctx, struct kld_arena *arena,
-                                       const struct elf_object *obj, uint32_t i,
-                                       struct elf_name_cache *cache, bool *unit)
+static struct kld_section *section_by_name(struct kld_session *ctx, struct kld_arena *arena,
+                                           struct kld_atom *atom, int rule)
 {
-    const elf_shdr *sh = &obj->shdrs[i];
-    struct kld_str name = elf_section_name(obj, i);
+    const struct elf_object *obj = elf_object(atom->file);
+    const elf_shdr *sh = &obj->shdrs[atom->input_index];
+    struct kld_str name = elf_section_name(obj, atom->input_index);
     bool relocatable = elf_state(ctx)->is_relocatable;
-    int rule = relocatable ? -1 : find_rule(name);
     uint64_t flags = output_flags(sh->sh_flags);
-    *unit = rule >= 0 && name.len == rules[rule].len;
-    if (rule >= 0 && !ctx->options.z_keep_text_section_prefix && cache->entries[rule].section &&
-        cache->entries[rule].flags == flags && cache->entries[rule].type == sh->sh_type &&
-        cache->entries[rule].entsize == sh->sh_entsize)
-        return cache->entries[rule].section;
     struct kld_str out = relocatable ? name : output_name(ctx, name, rule);
     if (kld_str_starts(name, ".zdebug_") && !(flags & SHF_ALLOC))
         out = kld_str(
             kld_arena_printf(arena, ".%.*s", (int)name.len - 2, name.ptr + 2)); /* unpacked */
-    if (!relocatable && elf_is_ctors(obj, name))
+    if (!relocatable && elf_is_ctors(obj, name.ptr))
         out = name.ptr[1] == 'c' ? KLD_STR(".init_array") : KLD_STR(".fini_array");
-    *unit = kld_str_eq(name, out);
-    struct kld_section *section =
-        kld_section_get(ctx, arena, out, output_type(out, sh->sh_type), flags, sh->sh_entsize);
-    if (rule >= 0) {
-        cache->entries[rule].section = section;
-        cache->entries[rule].flags = flags;
-        cache->entries[rule].type = sh->sh_type;
-        cache->entries[rule].entsize = sh->sh_entsize;
+    atom->unit = kld_str_eq(name, out);
+    return kld_section_get(ctx, arena, out, output_type(out, sh->sh_type), flags, sh->sh_entsize);
+}
+
+/* Most of the atoms of an object go to few sections, and most names are longer than what says so:
+ * they are not read to their end. */
+void elf_set_output_section(struct kld_session *ctx, struct kld_arena *arena, struct kld_atom *atom,
+                            struct elf_name_cache *cache)
+{
+    const struct elf_object *obj = elf_object(atom->file);
+    const elf_shdr *sh = &obj->shdrs[atom->input_index];
+    const char *name = elf_section_text(obj, atom->input_index);
+    int rule = elf_state(ctx)->is_relocatable ? -1 : find_rule(name);
+    uint64_t flags = output_flags(sh->sh_flags);
+    if (rule < 0) {
+        atom->section = section_by_name(ctx, arena, atom, rule)->id;
+        return;
     }
-    return section;
+    struct elf_name_cache_entry *cached = &cache->entries[rule];
+    if (!cached->section || ctx->options.z_keep_text_section_prefix || cached->flags != flags ||
+        cached->type != sh->sh_type || cached->entsize != sh->sh_entsize)
+        *cached = (struct elf_name_cache_entry){
+            .section = section_by_name(ctx, arena, atom, rule),
+            .flags = flags,
+            .entsize = sh->sh_entsize,
+            .type = sh->sh_type,
+        };
+    atom->section = cached->section->id;
+    atom->unit = name[rules[rule].len] == '\0';
+    atom->ordered = !atom->unit && elf_text_order(name) < ELF_TEXT_ORDERS - 1;
 }

@@ -6,18 +6,21 @@
 
 /* The sections that the names of one object led to last: most of its sections go to a few. */
 struct elf_name_cache {
-    struct {
+    struct elf_name_cache_entry {
         struct kld_section *section;
         uint64_t flags, entsize;
         uint32_t type;
     } entries[16];
 };
 
-/* The output section of input section i, and whether that has its name. The cache is of the object at
- * hand. */
-struct kld_section *elf_output_section(struct kld_session *ctx, struct kld_arena *arena,
-                                       const struct elf_object *obj, uint32_t i,
-                                       struct elf_name_cache *cache, bool *unit);
+/* Sets the atom's output section, and `unit` and `ordered`, by the name of its input section. The cache
+ * is of the object at hand. */
+void elf_set_output_section(struct kld_session *ctx, struct kld_arena *arena, struct kld_atom *atom,
+                            struct elf_name_cache *cache);
+
+/* Where an input section goes in .text: smaller numbers are in front, most are the last one. */
+enum { ELF_TEXT_ORDERS = 5 };
+unsigned elf_text_order(const char *name);
 
 /* Whether sections of that name are debug information: what --strip-debug drops. */
 bool elf_is_debug_name(struct kld_str name);

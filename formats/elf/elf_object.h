@@ -229,6 +229,15 @@ const struct kld_atom *elf_definition(const struct kld_file *file, uint32_t i, u
 enum kld_probe elf_probe(struct kld_bytes bytes, const struct kld_arch_ops **arch,
                          const char **why);
 
+/* The name of section i, or "?". */
+static inline const char *elf_section_text(const struct elf_object *obj, uint32_t i)
+{
+    /* The table is known to end with a NUL. */
+    return kld_likely(i < obj->nshdrs && obj->shdrs[i].sh_name < obj->shstrtab.len)
+               ? (const char *)obj->shstrtab.ptr + obj->shdrs[i].sh_name
+               : "?";
+}
+
 /* Reads and checks the ELF header and the section header table: ehdr, shdrs, nshdrs, shstrtab. */
 bool elf_read_headers(struct kld_session *ctx, struct elf_object *obj);
 /* The bytes of section i, or false (reported) if they lie outside the file. */

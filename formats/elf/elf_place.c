@@ -9,6 +9,7 @@
  * session.segments the program headers, each with its first and last section. */
 #include <stdlib.h>
 #include "formats/elf/elf_arch.h"
+#include "formats/elf/elf_names.h"
 #include "formats/elf/elf_tables.h"
 #include "formats/elf/elf_version.h"
 #include "src/layout.h"
@@ -272,20 +273,30 @@ static uint32_t ctors_key(const struct kld_atom *a)
     return 1 + priority(a);
 }
 
-/* GNU ld's script puts unlikely, exit, startup and hot code in front of the rest of .text. */
-static uint32_t text_key(const struct kld_atom *a)
+static unsigned text_order(const struct kld_atom *a)
 {
-    static const char *const first[] = {".text.unlikely", ".text.exit", ".text.startup",
-                                        ".text.hot"};
-    if (a->file->kind != KLD_FILE_OBJECT)
-        return 4;
-    struct kld_str name = elf_section_name(elf_object(a->file), a->input_index);
-    for (uint32_t i = 0; i < KLD_COUNT(first); i++) {
-        size_t n = strlen(first[i]);
-        if (kld_str_starts(name, first[i]) && (name.len == n || name.ptr[n] == '.'))
-            return i;
+    return a->ordered ? elf_text_order(elf_section_text(elf_object(a->file), a->input_index))
+                      : ELF_TEXT_ORDERS - 1;
+}
+
+/* Unlikely, exit, startup and hot code in front of the rest. */
+static void sort_text(struct kld_session *ctx, struct kld_section *s)
+{
+    size_t count[ELF_TEXT_ORDERS] = {0}, at = 0;
+    for (size_t i = 0; i < s->atoms.len; i++)
+        count[text_order(s->atoms.data[i])]++;
+    if (count[ELF_TEXT_ORDERS - 1] == s->atoms.len)
+        return;
+    for (unsigned k = 0; k < ELF_TEXT_ORDERS; k++) {
+        size_t n = count[k];
+        count[k] = at;
+        at += n;
     }
-    return 4;
+    struct kld_atom **sorted = KLD_NEW_ARRAY(&ctx->arena, struct kld_atom *, s->atoms.len);
+    for (size_t i = 0; i < s->atoms.len; i++)
+        sorted[count[text_order(s->atoms.data[i])]++] = s->atoms.data[i];
+    s->atoms.data = sorted;
+    s->atoms.cap = s->atoms.len;
 }
 
 static void order_atoms(struct kld_session *ctx)
@@ -293,7 +304,7 @@ static void order_atoms(struct kld_session *ctx)
     for (uint32_t i = 0; i < ctx->norder; i++) {
         struct kld_section *s = ctx->order[i];
         switch (s->rank) {
-        case RANK_TEXT: sort_atoms(ctx, s, text_key); break;
+        case RANK_TEXT: sort_text(ctx, s); break;
         case RANK_INIT_ARRAY:
         case RANK_FINI_ARRAY: sort_atoms(ctx, s, priority); break;
         case RANK_CTORS:

@@ -131,9 +131,7 @@ bool elf_read_headers(struct kld_session *ctx, struct elf_object *obj)
 
 struct kld_str elf_section_name(const struct elf_object *obj, uint32_t i)
 {
-    if (i >= obj->nshdrs || obj->shdrs[i].sh_name >= obj->shstrtab.len)
-        return KLD_STR("?");
-    return kld_str((const char *)obj->shstrtab.ptr + obj->shdrs[i].sh_name);
+    return kld_str(elf_section_text(obj, i));
 }
 
 /* ---- symbols ---- */
@@ -472,17 +470,16 @@ static bool is_only_gimple(const struct elf_object *obj, const elf_shdr *sh, str
 }
 
 /* Sections that say something to the linker and are not copied. True if it was one. */
-static bool take_special(struct kld_session *ctx, struct elf_object *obj, uint32_t i,
-                         struct kld_str name)
+static bool take_special(struct kld_session *ctx, struct elf_object *obj, uint32_t i)
 {
     const elf_shdr *sh = &obj->shdrs[i];
     if (sh->sh_flags & SHF_ALLOC) {
-        if (sh->sh_type == SHT_NOTE && kld_str_is(name, ".note.gnu.property")) {
-            obj->property_section = i;
-            return true;
-        }
-        return false;
+        if (sh->sh_type != SHT_NOTE || strcmp(elf_section_text(obj, i), ".note.gnu.property") != 0)
+            return false;
+        obj->property_section = i;
+        return true;
     }
+    struct kld_str name = elf_section_name(obj, i);
     if (kld_str_is(name, ".note.GNU-stack")) {
         obj->has_gnu_stack = true;
         obj->execstack = sh->sh_flags & SHF_EXECINSTR;
@@ -531,7 +528,7 @@ static bool has_atom(struct kld_session *ctx, struct elf_object *obj, uint32_t i
         kld_bad_file(ctx, &obj->base, "section %u: CREL relocations are not supported yet", i);
         return false;
     }
-    if (take_special(ctx, obj, i, elf_section_name(obj, i)))
+    if (take_special(ctx, obj, i))
         return false;
     return !(sh->sh_flags & SHF_EXCLUDE) || elf_state(ctx)->is_relocatable;
 }
@@ -572,9 +569,7 @@ static void fill_atom(struct kld_session *ctx, struct kld_worker *worker, struct
         atom->pieces->entsize = (uint32_t)sh->sh_entsize;
         atom->pieces->strings = sh->sh_flags & SHF_STRINGS;
     }
-    bool unit;
-    atom->section = elf_output_section(ctx, &worker->arena, obj, i, cache, &unit)->id;
-    atom->unit = unit;
+    elf_set_output_section(ctx, &worker->arena, atom, cache);
 }
 
 /* Attaches the relocations of section i to the atom they are for. */
@@ -627,7 +622,7 @@ static bool is_unwind(const struct elf_object *obj, uint32_t i)
     const elf_shdr *sh = &obj->shdrs[i];
     return (sh->sh_flags & SHF_ALLOC) &&
            (sh->sh_type == SHT_PROGBITS || sh->sh_type == SHT_X86_64_UNWIND) &&
-           kld_str_is(elf_section_name(obj, i), ".eh_frame");
+           strcmp(elf_section_text(obj, i), ".eh_frame") == 0;
 }
 
 /* Definitions in sections that are gone become references to the definition that stays. */
@@ -675,7 +670,7 @@ void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct k
         struct kld_atom *atom = &file->atoms[i];
         if (is_unwind(obj, atom->input_index))
             elf_eh_parse(ctx, worker, obj, atom);
-        else if (elf_is_ctors(obj, elf_section_name(obj, atom->input_index)))
+        else if (elf_is_ctors(obj, elf_section_text(obj, atom->input_index)))
             elf_reverse_ctors(ctx, worker, atom);
     }
     if (discarded)
