@@ -3,18 +3,20 @@
  * A chunk is a run of whole atoms of one section, about CHUNK bytes. A thread composes it in a
  * buffer that stays in its cache, applies the relocations there, hashes it if a build id is
  * wanted, and hands it to the kernel in one write; nothing of the output is ever mapped, which
- * saves the page faults of a fresh shared mapping and keeps the output out of the resident set. */
+ * saves the page faults of a fresh shared mapping and keeps the output out of the resident set.
+ *
+ * Hashes are of parts of a chunk: a large table is one chunk, and a patch hashes anew what it touches. */
 #define XXH_INLINE_ALL
 #include "src/incremental/incremental.h"
 #include "src/layout.h"
 #include <xxhash.h>
 
-enum { CHUNK = 512 << 10, HASH_SIZE = 16 };
+enum { CHUNK = 512 << 10, HASHED = 128 << 10, HASH_SIZE = 16 };
 
 struct writer {
     kld_chunk_list chunks;
-    uint8_t *hashes;
-    bool hash;
+    uint8_t *hashes;    /* of parts of chunks, in file order; NULL: not wanted */
+    size_t *first_part; /* by chunk: where its hashes are, and one more */
 };
 
 /* Offset of an atom in its section; addresses are final by now. */
@@ -133,6 +135,15 @@ static const uint8_t *bytes_of(const struct kld_chunk *c, size_t size)
                : NULL;
 }
 
+static void hash_parts(uint8_t *hashes, const uint8_t *bytes, size_t size)
+{
+    for (size_t at = 0; at < size; at += HASHED, hashes += HASH_SIZE) {
+        XXH128_canonical_t hash;
+        XXH128_canonicalFromHash(&hash, XXH3_128bits(bytes + at, KLD_MIN(size - at, HASHED)));
+        memcpy(hashes, hash.digest, HASH_SIZE);
+    }
+}
+
 static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
 {
     struct writer *w = arg;
@@ -147,39 +158,54 @@ static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void
             kld_chunk_compose(ctx, worker, &part, buffer);
         bytes = buffer;
     }
-    if (w->hash) {
-        XXH128_canonical_t hash;
-        XXH128_canonicalFromHash(&hash, XXH3_128bits(bytes, size));
-        memcpy(w->hashes + i * HASH_SIZE, hash.digest, HASH_SIZE);
-    }
+    if (w->hashes)
+        hash_parts(w->hashes + w->first_part[i] * HASH_SIZE, bytes, size);
     kld_output_write(ctx, &ctx->output, c->section->offset + c->start, bytes, size);
 }
 
+static void number_parts(struct kld_session *ctx, struct writer *w)
+{
+    size_t n = w->chunks.len, parts = 0;
+    w->first_part = KLD_NEW_ARRAY(&ctx->arena, size_t, n + 1);
+    for (size_t i = 0; i < n; i++) {
+        w->first_part[i] = parts;
+        parts += (written_size(ctx, &w->chunks.data[i]) + HASHED - 1) / HASHED;
+    }
+    w->first_part[n] = parts;
+    w->hashes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, parts * HASH_SIZE + 1);
+}
+
 /* For the next link, which rehashes only what it patches. */
-static void note_chunks(struct kld_session *ctx, const struct writer *w)
+static void note_parts(struct kld_session *ctx, const struct writer *w)
 {
     struct kld_incremental *inc = ctx->incremental;
-    inc->nchunks = w->chunks.len;
-    inc->chunks = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_chunk, w->chunks.len);
+    inc->nchunks = w->first_part[w->chunks.len];
+    inc->chunks = KLD_NEW_ARRAY(&ctx->arena, struct kld_state_chunk, inc->nchunks);
     for (size_t i = 0; i < w->chunks.len; i++) {
         const struct kld_chunk *c = &w->chunks.data[i];
-        inc->chunks[i].offset = c->section->offset + c->start;
-        inc->chunks[i].size = written_size(ctx, c);
-        memcpy(inc->chunks[i].hash, w->hashes + i * HASH_SIZE, HASH_SIZE);
+        uint64_t left = written_size(ctx, c), offset = c->section->offset + c->start;
+        for (size_t k = w->first_part[i]; k < w->first_part[i + 1]; k++) {
+            inc->chunks[k].offset = offset;
+            inc->chunks[k].size = KLD_MIN(left, HASHED);
+            memcpy(inc->chunks[k].hash, w->hashes + k * HASH_SIZE, HASH_SIZE);
+            offset += HASHED;
+            left -= inc->chunks[k].size;
+        }
     }
 }
 
 void kld_write(struct kld_session *ctx)
 {
-    struct writer w = {.hash = ctx->wants_hashes || ctx->slack};
+    struct writer w = {0};
     for (uint32_t i = 0; i < ctx->norder; i++)
         if (!(ctx->order[i]->flags & KLD_ATOM_ZERO))
             kld_chunks_add(&ctx->arena, &w.chunks, ctx->order[i]);
-    if (w.hash)
-        w.hashes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, w.chunks.len * HASH_SIZE);
+    if (ctx->wants_hashes || ctx->slack)
+        number_parts(ctx, &w);
     kld_parallel_for(ctx, w.chunks.len, 1, write_chunk, &w);
     if (ctx->slack)
-        note_chunks(ctx, &w);
+        note_parts(ctx, &w);
+    size_t nhashes = w.hashes ? w.first_part[w.chunks.len] : 0;
     if (!kld_has_failed(ctx))
-        ctx->format->seal(ctx, w.hashes, w.chunks.len * HASH_SIZE);
+        ctx->format->seal(ctx, w.hashes, nhashes * HASH_SIZE);
 }

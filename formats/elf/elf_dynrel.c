@@ -26,9 +26,10 @@ struct counts {
 struct elf_dynrels {
     struct counts *files; /* by file: how many it has; once all are counted, which ones are its */
     struct counts total;
-    elf_dynrel_list slots; /* those of slots: counted by synth, again with their addresses by finish */
+    elf_dynrel_list
+        slots; /* those of slots: counted by synth, again with their addresses by finish */
     uint64_t *relr_places;
-    elf_rela *entries; /* .rela.dyn */
+    elf_rela *entries;  /* .rela.dyn */
     size_t n, capacity; /* with slack there are more than n, which are free */
 };
 
@@ -576,8 +577,7 @@ void elf_dynrel_synth(struct kld_session *ctx)
         a->data = (const uint8_t *)d->entries;
     }
     if (elf->is_dynamic && d->total.n[RELR]) {
-        struct kld_atom *a =
-            elf_make(ctx, ELF_RELR_DYN, ".relr.dyn", SHT_RELR, SHF_ALLOC, 8, 3, 0);
+        struct kld_atom *a = elf_make(ctx, ELF_RELR_DYN, ".relr.dyn", SHT_RELR, SHF_ALLOC, 8, 3, 0);
         a->kind = KLD_ATOM_GENERATED;
         a->generate = write_relr;
     }

@@ -16,9 +16,8 @@ static const struct kld_section *section_of(const struct elf_relink *e, const st
     return e->ctx->sections.data[a->section];
 }
 
-/* Bytes in a table that the linker has made. */
-static bool write_synth(struct elf_relink *e, enum elf_synth which, uint64_t offset,
-                        const void *data, uint64_t size)
+bool elf_patch_synth(struct elf_relink *e, enum elf_synth which, uint64_t offset, const void *data,
+                     uint64_t size)
 {
     const struct kld_atom *atom = e->elf->synth[which];
     if (!atom || !kld_in_bounds(offset, size, atom->size)) {
@@ -28,8 +27,7 @@ static bool write_synth(struct elf_relink *e, enum elf_synth which, uint64_t off
     return kld_relink_write_at(e->r, section_of(e, atom), atom->addr + offset, data, size);
 }
 
-/* The table as it is in the output, or NULL. */
-static const uint8_t *read_synth(struct elf_relink *e, enum elf_synth which)
+const uint8_t *elf_synth_bytes(struct elf_relink *e, enum elf_synth which)
 {
     const struct kld_atom *atom = e->elf->synth[which];
     const struct kld_section *s = section_of(e, atom);
@@ -126,8 +124,8 @@ static bool write_file(struct elf_relink *e, const struct kld_relink_file *rf)
 
 /* ---- references from elsewhere ---- */
 
-static bool leads_to_shifted(const struct elf_relink *e, const struct elf_object *obj,
-                             const elf_rela *rel)
+bool elf_leads_to_shifted(const struct elf_relink *e, const struct elf_object *obj,
+                          const elf_rela *rel)
 {
     uint32_t sym = ELF64_R_SYM(rel->r_info);
     return sym >= obj->first_global && sym < obj->nsyms &&
@@ -141,7 +139,7 @@ static bool depends_on_shifted(const struct elf_relink *e, const struct elf_obje
     const struct elf_arch_ops *arch = e->elf->arch;
     if (arch->decisive && (a->flags & KLD_ATOM_ALLOC))
         rel = arch->decisive(obj, a, rel);
-    return leads_to_shifted(e, obj, rel);
+    return elf_leads_to_shifted(e, obj, rel);
 }
 
 /* Bytes of the field, as it is. */
@@ -213,7 +211,7 @@ static bool rewrite_records(struct elf_relink *e, const struct elf_object *obj)
     for (const struct elf_eh_section *s = obj->eh ? obj->eh->sections : NULL; s; s = s->next) {
         bool any = false;
         for (uint32_t i = 0; i < s->nrelas && !any; i++)
-            any = leads_to_shifted(e, obj, &s->relas[i]);
+            any = elf_leads_to_shifted(e, obj, &s->relas[i]);
         if (any && s->atom->live && !write_atom(e, s->atom))
             return false;
     }
@@ -233,20 +231,20 @@ static bool rewrite_references(struct elf_relink *e, const struct kld_relink_fil
 
 /* ---- GOT and PLT ---- */
 
-static bool write_got(struct elf_relink *e, const struct elf_got_entry *g)
+bool elf_patch_got(struct elf_relink *e, const struct elf_got_entry *g)
 {
     enum { WORDS = 2 };
     bool pair = g->kind == ELF_GOT_TLSGD || g->kind == ELF_GOT_TLSDESC;
     uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, 8 * WORDS);
     elf_write_got_entry(e->ctx, g, out);
-    return write_synth(e, ELF_GOT, 8ull * g->slot, out, pair ? 16 : 8);
+    return elf_patch_synth(e, ELF_GOT, 8ull * g->slot, out, pair ? 16 : 8);
 }
 
 static bool write_new_slots(struct elf_relink *e)
 {
     const struct elf_link *elf = e->elf;
     for (size_t i = e->first_got; i < elf->got.len; i++)
-        if (!write_got(e, &elf->got.data[i]))
+        if (!elf_patch_got(e, &elf->got.data[i]))
             return false;
     for (size_t n = e->first_plt_got; n < elf->plt_got.len; n++) {
         uint32_t size = elf->plt_got_size;
@@ -254,156 +252,19 @@ static bool write_new_slots(struct elf_relink *e)
         elf->arch->write_plt_got_entry(
             e->ctx, out, elf->plt_got_addr + n * size,
             elf_got_address(e->ctx, elf_aux(e->ctx, elf->plt_got.data[n])->got));
-        if (!write_synth(e, ELF_PLT_GOT, n * size, out, size))
+        if (!elf_patch_synth(e, ELF_PLT_GOT, n * size, out, size))
             return false;
     }
     return true;
 }
 
-/* ---- dynamic relocations ---- */
-
-struct range {
-    uint64_t start, end;
-};
-
-struct dynrels {
-    KLD_VEC(struct range) gone; /* entries for places in these go */
-    elf_dynrel_list new;        /* and these come, */
-    elf_dynrel_list changed;    /* or take the place of the one that is for the same place */
-};
-
-static int compare_ranges(const void *a, const void *b)
-{
-    uint64_t x = ((const struct range *)a)->start, y = ((const struct range *)b)->start;
-    return x < y ? -1 : x > y;
-}
-
-static int compare_places(const void *a, const void *b)
-{
-    uint64_t x = ((const struct elf_dynrel_entry *)a)->place,
-             y = ((const struct elf_dynrel_entry *)b)->place;
-    return x < y ? -1 : x > y;
-}
-
-static bool is_gone(const struct dynrels *d, uint64_t place)
-{
-    size_t lo = 0, hi = d->gone.len;
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-        if (d->gone.data[mid].start <= place)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo && place < d->gone.data[lo - 1].end;
-}
-
-static void collect_dynrels(struct elf_relink *e, struct dynrels *d)
-{
-    struct kld_arena *arena = &e->ctx->arena;
-    elf_dynrel_list list = {0};
-    for (size_t f = 0; f < e->r->files.len; f++) {
-        const struct kld_relink_file *rf = &e->r->files.data[f];
-        struct elf_object *obj = elf_object(rf->file);
-        if (rf->changed) {
-            elf_dynrel_of_file(e->ctx, obj, &d->new);
-            for (uint32_t i = 0; i < rf->old.head.natoms; i++)
-                /* (.tbss has addresses that the sections behind it have as well) */
-                if (rf->old.atoms[i].live && (rf->old.atoms[i].flags & KLD_ATOM_ALLOC) &&
-                    !(rf->old.atoms[i].flags & KLD_ATOM_ZERO) && rf->old.atoms[i].size)
-                    *kld_vec_push(arena, &d->gone) = (struct range){
-                        rf->old.atoms[i].addr, rf->old.atoms[i].addr + rf->old.atoms[i].size};
-            continue;
-        }
-        size_t n = 0;
-        for (size_t i = 0; i < obj->dynrels.len; i++) {
-            const struct elf_dynrel *r = &obj->dynrels.data[i];
-            const elf_rela *rel = (const elf_rela *)obj->base.atoms[r->atom].edges + r->edge;
-            if (leads_to_shifted(e, obj, rel))
-                obj->dynrels.data[n++] = *r;
-        }
-        obj->dynrels.len = n;
-        elf_dynrel_of_file(e->ctx, obj, &list);
-    }
-    for (size_t i = e->first_got; i < e->elf->got.len; i++)
-        elf_dynrel_of_got(e->ctx, &e->elf->got.data[i], &d->new);
-    for (size_t i = 0; i < e->seen.len; i++) {
-        struct kld_symbol *sym = &e->ctx->symbols[e->seen.data[i]];
-        uint32_t got = sym->aux ? elf_aux(e->ctx, sym)->got : ELF_NONE;
-        struct elf_got_entry g = {sym, got, ELF_GOT_ADDRESS};
-        if (got != ELF_NONE && write_got(e, &g))
-            elf_dynrel_of_got(e->ctx, &g, &list);
-    }
-    d->changed.data = list.data;
-    d->changed.len = list.len;
-}
-
-static bool put_entry(struct elf_relink *e, uint64_t i, const struct elf_dynrel_entry *entry)
-{
-    uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, 24);
-    elf_put_rela(out, entry);
-    return write_synth(e, ELF_RELA_DYN, 24 * i, out, 24);
-}
-
-/* Entries that are free, or become so, get the new ones. IRELATIVE ones go to the end: their
- * resolvers may use what the others set up. */
-static bool fill_entries(struct elf_relink *e, struct dynrels *d, const uint64_t *unused, size_t n,
-                         size_t freed)
-{
-    const struct elf_dynrel_entry none = {.type = e->elf->arch->r_none};
-    size_t first = 0, last = n;
-    if (d->new.len > n)
-        return kld_relink_refuse(e->r, KLD_WHY_SLOTS, "no spare dynamic relocations");
-    for (size_t i = 0; i < d->new.len; i++) {
-        bool late = d->new.data[i].type == e->elf->arch->r_irelative;
-        if (!put_entry(e, unused[late ? --last : first++], &d->new.data[i]))
-            return false;
-    }
-    for (size_t i = first; i < last && i < freed; i++)
-        if (!put_entry(e, unused[i], &none))
-            return false;
-    return true;
-}
-
-static bool patch_dynrels(struct elf_relink *e)
-{
-    struct dynrels d = {0};
-    collect_dynrels(e, &d);
-    const struct kld_atom *atom = e->elf->synth[ELF_RELA_DYN];
-    if (!atom || !e->elf->is_dynamic)
-        return (!d.new.len && !d.changed.len) ||
-               kld_relink_refuse(e->r, KLD_WHY_SLOTS, "no dynamic relocations");
-    if (d.gone.len)
-        qsort(d.gone.data, d.gone.len, sizeof(*d.gone.data), compare_ranges);
-    if (d.changed.len)
-        qsort(d.changed.data, d.changed.len, sizeof(*d.changed.data), compare_places);
-    const uint8_t *old = read_synth(e, ELF_RELA_DYN);
-    uint64_t n = atom->size / 24;
-    uint64_t *unused = KLD_NEW_ARRAY(&e->ctx->arena, uint64_t, n + 1), *spare = NULL;
-    size_t nfreed = 0, nspare = 0;
-    spare = KLD_NEW_ARRAY(&e->ctx->arena, uint64_t, n + 1);
-    for (uint64_t i = 0; old && i < n; i++) {
-        struct elf_dynrel_entry key = {.place = kld_get64(old + 24 * i)};
-        if (ELF64_R_TYPE(kld_get64(old + 24 * i + 8)) == e->elf->arch->r_none) {
-            spare[nspare++] = i;
-        } else if (is_gone(&d, key.place)) {
-            unused[nfreed++] = i;
-        } else if (d.changed.len) {
-            const struct elf_dynrel_entry *to =
-                bsearch(&key, d.changed.data, d.changed.len, sizeof(key), compare_places);
-            if (to && !put_entry(e, i, to))
-                return false;
-        }
-    }
-    memcpy(unused + nfreed, spare, nspare * sizeof(*spare));
-    return old && fill_entries(e, &d, unused, nfreed + nspare, nfreed);
-}
+/* ---- resolvers ---- */
 
 /* IRELATIVE relocations hold the address of the resolver. */
 static bool patch_resolvers(struct elf_relink *e, enum elf_synth which)
 {
     const struct kld_atom *atom = e->elf->synth[which];
-    const uint8_t *old = atom && e->resolvers.len ? read_synth(e, which) : NULL;
+    const uint8_t *old = atom && e->resolvers.len ? elf_synth_bytes(e, which) : NULL;
     for (uint64_t i = 0; old && i < atom->size / 24; i++) {
         if (ELF64_R_TYPE(kld_get64(old + 24 * i + 8)) != e->elf->arch->r_irelative)
             continue;
@@ -412,7 +273,7 @@ static bool patch_resolvers(struct elf_relink *e, enum elf_synth which)
                 continue;
             uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, 8);
             kld_put64(out, e->resolvers.data[k].to);
-            if (!write_synth(e, which, 24 * i + 16, out, 8))
+            if (!elf_patch_synth(e, which, 24 * i + 16, out, 8))
                 return false;
         }
     }
@@ -515,95 +376,6 @@ static bool patch_locals(struct elf_relink *e, uint32_t f, struct elf_symtab_loc
                                  rf->file->path);
     return kld_relink_write(e->r, s->offset + 24ull * now->first, symbols, 24ull * now->capacity) &&
            kld_relink_write(e->r, n->offset + now->names, names, now->names_capacity);
-}
-
-/* ---- .eh_frame_hdr ---- */
-
-static int compare_rows(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-struct rows {
-    KLD_VEC(struct range) gone; /* contributions that were */
-    uint64_t *new;
-    size_t nnew;
-};
-
-static void collect_rows(struct elf_relink *e, uint64_t hdr, struct rows *rows)
-{
-    size_t n = 0;
-    for (size_t f = 0; f < e->r->files.len; f++) {
-        const struct kld_relink_file *rf = &e->r->files.data[f];
-        const struct elf_object *obj = elf_object(rf->file);
-        for (uint32_t i = 0; rf->changed && i < rf->old.head.natoms; i++)
-            if (rf->old.atoms[i].live && rf->old.atoms[i].kind == KLD_ATOM_RECORDS)
-                *kld_vec_push(&e->ctx->arena, &rows->gone) = (struct range){
-                    rf->old.atoms[i].addr, rf->old.atoms[i].addr + rf->old.atoms[i].capacity};
-        for (const struct elf_eh_section *s = obj->eh ? obj->eh->sections : NULL; s; s = s->next)
-            n += rf->changed ? s->nrows : 0;
-    }
-    if (rows->gone.len)
-        qsort(rows->gone.data, rows->gone.len, sizeof(struct range), compare_ranges);
-    rows->new = KLD_NEW_ARRAY(&e->ctx->arena, uint64_t, n + 1);
-    for (size_t f = 0; f < e->r->files.len; f++) {
-        const struct elf_object *obj = elf_object(e->r->files.data[f].file);
-        if (!e->r->files.data[f].changed || !obj->eh)
-            continue;
-        for (const struct elf_eh_section *s = obj->eh->sections; s; s = s->next) {
-            elf_eh_rows(e->ctx, obj, s, hdr, rows->new + rows->nnew);
-            rows->nnew += s->nrows;
-        }
-    }
-    if (n)
-        qsort(rows->new, n, sizeof(uint64_t), compare_rows);
-}
-
-static bool patch_eh_hdr(struct elf_relink *e)
-{
-    enum { HEAD = 12, ROW = 8 };
-    const struct kld_atom *atom = e->elf->synth[ELF_EH_FRAME_HDR];
-    if (!atom)
-        return true;
-    const uint8_t *old = read_synth(e, ELF_EH_FRAME_HDR);
-    struct rows rows = {0};
-    collect_rows(e, atom->addr, &rows);
-    bool sound = old && atom->size >= HEAD;
-    uint32_t n = sound ? kld_get32(old + 8) : 0;
-    if (!sound || n > (atom->size - HEAD) / ROW) {
-        e->r->st.damaged = true;
-        return false;
-    }
-    uint8_t *out = KLD_NEW_ARRAY(&e->ctx->arena, uint8_t, atom->size);
-    memcpy(out, old, HEAD);
-    struct dynrels gone = {.gone = {rows.gone.data, rows.gone.len, rows.gone.cap}};
-    uint64_t at = HEAD;
-    size_t next = 0;
-    for (uint32_t i = 0; i <= n; i++) {
-        uint64_t row = UINT64_MAX;
-        if (i < n) {
-            uint32_t pc = kld_get32(old + HEAD + ROW * i),
-                     fde = kld_get32(old + HEAD + ROW * i + 4);
-            if (is_gone(&gone, atom->addr + (uint64_t)(int64_t)(int32_t)fde))
-                continue;
-            row = (uint64_t)(pc ^ 0x80000000) << 32 | fde;
-        }
-        for (; next < rows.nnew && rows.new[next] < row; next++, at += ROW) {
-            if (at + ROW > atom->size)
-                return kld_relink_refuse(e->r, KLD_WHY_NO_ROOM, "no room in .eh_frame_hdr");
-            kld_put32(out + at, (uint32_t)(rows.new[next] >> 32) ^ 0x80000000);
-            kld_put32(out + at + 4, (uint32_t)rows.new[next]);
-        }
-        if (i == n)
-            break;
-        if (at + ROW > atom->size)
-            return kld_relink_refuse(e->r, KLD_WHY_NO_ROOM, "no room in .eh_frame_hdr");
-        memcpy(out + at, old + HEAD + ROW * i, ROW);
-        at += ROW;
-    }
-    kld_put32(out + 8, (uint32_t)((at - HEAD) / ROW));
-    return write_synth(e, ELF_EH_FRAME_HDR, 0, out, atom->size);
 }
 
 /* ---- section headers ---- */
@@ -777,9 +549,9 @@ bool elf_patch(struct elf_relink *e)
     prepare_referrers(e);
     struct elf_symtab_locals *locals =
         KLD_NEW_ARRAY(&e->ctx->arena, struct elf_symtab_locals, e->r->files.len);
-    bool done = patch_files(e) && write_new_slots(e) && patch_dynrels(e) &&
+    bool done = patch_files(e) && write_new_slots(e) && elf_patch_dynrels(e) &&
                 patch_resolvers(e, ELF_RELA_DYN) && patch_resolvers(e, ELF_RELA_PLT) &&
-                patch_eh_hdr(e) && patch_alignments(e);
+                elf_patch_eh_hdr(e) && patch_alignments(e);
     for (size_t i = 0; done && i < e->moved.len; i++)
         done = patch_symbol(e, e->moved.data[i]);
     for (size_t i = 0; done && i < e->seen.len; i++)
@@ -813,11 +585,12 @@ bool elf_hash_chunk(struct kld_relink *r, const struct kld_state_chunk *chunk, u
         length = elf_build_id(ctx, NULL, 0, id, &offset);
         elf->synth[ELF_NOTE_BUILD_ID] = old;
     }
-    if (length && offset < chunk->offset + chunk->size && chunk->offset < offset + length) {
+    uint64_t start = KLD_MAX(offset, chunk->offset),
+             end = KLD_MIN(offset + length, chunk->offset + chunk->size);
+    if (start < end) {
         uint8_t *copy = KLD_NEW_ARRAY(&ctx->arena, uint8_t, chunk->size);
         memcpy(copy, bytes, chunk->size);
-        if (offset >= chunk->offset && kld_in_bounds(offset - chunk->offset, length, chunk->size))
-            memset(copy + (offset - chunk->offset), 0, length);
+        memset(copy + (start - chunk->offset), 0, end - start);
         bytes = copy;
     }
     XXH128_canonical_t canonical;

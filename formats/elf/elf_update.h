@@ -2,7 +2,7 @@
  *
  * elf_record.c writes down what only this format knows, and finds it again. elf_relink.c compares the
  * files that have changed with what the state says of them, gives their atoms places, and finds out
- * what refers to what has moved. elf_patch.c makes the bytes. */
+ * what refers to what has moved. elf_patch.c and elf_patch_tables.c make the bytes. */
 #ifndef KLD_ELF_UPDATE_H
 #define KLD_ELF_UPDATE_H
 
@@ -102,6 +102,20 @@ bool elf_replace_atoms(struct elf_relink *e);
 bool elf_patch(struct elf_relink *e);
 bool elf_hash_chunk(struct kld_relink *r, const struct kld_state_chunk *chunk, uint64_t hash[2]);
 bool elf_update_seal(struct kld_relink *r);
+
+/* Queues bytes of a table that the linker has made. */
+bool elf_patch_synth(struct elf_relink *e, enum elf_synth which, uint64_t offset, const void *data,
+                     uint64_t size);
+/* The table as it is in the output, of e->elf->synth[which]->size bytes, or NULL: damaged. */
+const uint8_t *elf_synth_bytes(struct elf_relink *e, enum elf_synth which);
+bool elf_patch_got(struct elf_relink *e, const struct elf_got_entry *g);
+/* Whether the relocation is against a symbol that is seen elsewhere than before. */
+bool elf_leads_to_shifted(const struct elf_relink *e, const struct elf_object *obj,
+                          const elf_rela *rel);
+
+/* elf_patch_tables.c: .rela.dyn and .eh_frame_hdr, which have entries by address. False: refused. */
+bool elf_patch_dynrels(struct elf_relink *e);
+bool elf_patch_eh_hdr(struct elf_relink *e);
 
 /* elf_verify.c: kld_updater_ops.verify */
 extern const struct kld_verify_ops elf_verify_ops;

@@ -405,20 +405,33 @@ static bool make_room(struct kld_relink *r)
 
 /* ---- writing ---- */
 
-static bool overlaps(const struct kld_write *w, const struct kld_state_chunk *c)
+/* The first chunk that ends behind the offset; they are in file order. */
+static uint64_t find_chunk(const struct kld_state_chunk *chunks, uint64_t n, uint64_t offset)
 {
-    return w->offset < c->offset + c->size && c->offset < w->offset + w->size;
+    uint64_t lo = 0, hi = n;
+    while (lo < hi) {
+        uint64_t mid = lo + (hi - lo) / 2;
+        if (chunks[mid].offset + chunks[mid].size <= offset)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
 }
 
 static bool rehash(struct kld_relink *r)
 {
     uint64_t n = kld_state_count(&r->st, KLD_T_CHUNKS);
     const struct kld_state_chunk *chunks = kld_state_get(&r->st, KLD_T_CHUNKS, 0, n);
+    uint8_t *touched = KLD_NEW_ARRAY(&r->ctx->arena, uint8_t, n + 1);
+    for (size_t k = 0; k < r->writes.len; k++) {
+        const struct kld_write *w = &r->writes.data[k];
+        for (uint64_t i = find_chunk(chunks, n, w->offset);
+             i < n && chunks[i].offset < w->offset + w->size; i++)
+            touched[i] = 1;
+    }
     for (uint64_t i = 0; i < n && !r->st.damaged; i++) {
-        bool touched = false;
-        for (size_t k = 0; k < r->writes.len && !touched; k++)
-            touched = overlaps(&r->writes.data[k], &chunks[i]);
-        if (!touched)
+        if (!touched[i])
             continue;
         struct kld_state_chunk *c = kld_state_edit(&r->st, KLD_T_CHUNKS, i, 1);
         if (!r->ctx->format->updater->hash_chunk(r, c, c->hash))
