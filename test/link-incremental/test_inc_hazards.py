@@ -393,6 +393,38 @@ def edited_at_random(app, sources, texts, steps, seed):
 
 @only('x86_64')
 @LAYOUTS
+def test_h02_unwind_record_of_nothing_here(t, split):
+    """One that is about an absolute address has no row: those of the file are not found by its code."""
+    s = Sources(t, *split, main_cc=r'''
+        asm(".section .eh_frame,\"a\",@unwind\n"
+            "1: .long 3f - 2f\n 2: .long 0\n .byte 1\n .asciz \"zR\"\n .uleb128 1\n .sleb128 -8\n"
+            " .byte 16\n .uleb128 1\n .byte 0x1b, 0x0c, 7, 8\n .balign 4\n"
+            "3: .long 5f - 4f\n 4: .long 4b - 1b, 4096, 16\n .uleb128 0\n .balign 4\n"
+            "5: .previous\n");
+        void thrower(int n)
+        {
+            /* thrower */
+            throw n;
+        }
+        int catcher(int n)
+        {
+            /* catcher */
+            try { thrower(n); } catch (int caught) { return caught; }
+            return 0;
+        }
+        int main() { return catcher(7); }''')
+    app = Link(t, 'app', 'main.o', via='c++')
+    app.full()
+    app.run(status=7)
+    for names in ['thrower'], ['catcher'], ['thrower', 'catcher']:
+        grow(s, 'main.cc', *names)
+        app.patched()
+        app.run(status=7)
+        inc.check_unwind(app.elf(), '_Z7throweri', '_Z7catcheri', 'main')
+
+
+@only('x86_64')
+@LAYOUTS
 @pytest.mark.parametrize('compiler', ['gcc', 'clang'])
 def test_h03_debugger_and_critics_after_100_edits(t, compiler, split):
     t.compiler = compiler
