@@ -510,6 +510,28 @@ def test_h04_size_after_1000_edits(t, split):
     app.run(status=999 * 7 % 12)
 
 
+@only('x86_64')
+def test_h04_addresses_of_the_largest_unit(t):
+    """clang's .debug_addr leaves no room between units: one with an address more moves as a whole."""
+    def unit(count):
+        return ''.join(f'static int f{n}(int n) {{ return n + {n}; }}\n' for n in range(count)) + \
+            'int main() { int n = 0;\n' + \
+            ''.join(f'n = f{n}(n);\n' for n in range(count)) + 'return n & 127; }\n'
+
+    def build(name, text):
+        t.write(f'{name}.c', text)
+        t.tool('clang', '-c', '-g', '-gdwarf-5', '-ffunction-sections', f'{name}.c', '-o', f'{name}.o')
+
+    build('main', unit(900))
+    build('other', 'int other(int n) { return n; }\n')
+    app = Link(t, 'app', 'main.o', 'other.o')
+    app.full()
+    for count in 902, 903, 904:
+        build('main', unit(count))
+        app.patched()
+        app.run(status=sum(range(count)) & 127)
+
+
 # -- 5: the build id ------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('style', ['sha1', 'md5', 'uuid'])
