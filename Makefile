@@ -133,10 +133,12 @@ $(B)/kld: $(CMD_OBJ) $(B)/libkld-parts.a $(B)/objects $(B)/static
 	    -o $@ $(CMD_OBJ) $(B)/libkld-parts.a $(LIBS)
 
 # Whether a static link works here. (The link itself decides: an archive may itself need others.)
-$(B)/static: $(B)/flags
+# Where it did not, packages may have come since.
+$(B)/static: $(B)/flags $(if $(shell cat $(B)/static 2>/dev/null),,FORCE)
 	@echo 'int main(void) { return 0; }' > $@.c
 	@if test -n '$(STATIC)' && $(CC) -static $@.c -o $@.out $(LIBS) 2>/dev/null; \
-	 then echo '$(STATIC)'; else echo; fi > $@
+	 then echo '$(STATIC)'; else echo; fi > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 	@rm -f $@.c $@.out
 
 # Stamps: rewritten only when their text changes, so that other flags or a removed source rebuild
