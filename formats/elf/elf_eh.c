@@ -805,34 +805,35 @@ static void fill_file(struct kld_session *ctx, struct kld_worker *worker, void *
 enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS };
 
 /* One pass of a radix sort by the upper halves. */
-static void sort_digit(const uint64_t *from, uint64_t *to, uint32_t n, unsigned shift)
+static void sort_digit(const uint8_t *from, uint8_t *to, uint32_t n, unsigned shift)
 {
     uint32_t count[DIGITS] = {0};
     for (uint32_t i = 0; i < n; i++)
-        count[from[i] >> shift & (DIGITS - 1)]++;
+        count[kld_get64(from + ROW * (size_t)i) >> shift & (DIGITS - 1)]++;
     for (uint32_t i = 0, sum = 0; i < DIGITS; i++) {
         uint32_t here = count[i];
         count[i] = sum;
         sum += here;
     }
-    for (uint32_t i = 0; i < n; i++)
-        to[count[from[i] >> shift & (DIGITS - 1)]++] = from[i];
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t row = kld_get64(from + ROW * (size_t)i);
+        kld_put64(to + ROW * (size_t)count[row >> shift & (DIGITS - 1)]++, row);
+    }
 }
 
-static void sort_rows(struct kld_session *ctx, struct elf_eh_output *out)
+/* The rows in order; other: space for as many, which may be where they are then. */
+static const uint8_t *sort_rows(const struct elf_eh_output *out, uint8_t *other)
 {
+    uint8_t *rows = (uint8_t *)out->rows;
     uint32_t n = out->nrows, i = 1;
     while (i < n && out->rows[i - 1] <= out->rows[i])
         i++;
     if (i >= n)
-        return; /* one section of code, in input order: the usual case */
-    kld_arena_init(&ctx->scratch, &ctx->alloc, &ctx->oom);
-    uint64_t *other = KLD_NEW_ARRAY(&ctx->scratch, uint64_t, n);
-    sort_digit(out->rows, other, n, 32);
-    sort_digit(other, out->rows, n, 32 + DIGIT_BITS);
-    sort_digit(out->rows, other, n, 32 + 2 * DIGIT_BITS);
-    memcpy(out->rows, other, n * sizeof(*other));
-    kld_arena_free(&ctx->scratch);
+        return rows; /* one section of code, in input order: the usual case */
+    sort_digit(rows, other, n, 32);
+    sort_digit(other, rows, n, 32 + DIGIT_BITS);
+    sort_digit(rows, other, n, 32 + 2 * DIGIT_BITS);
+    return other;
 }
 
 void elf_eh_finish(struct kld_session *ctx)
@@ -844,7 +845,6 @@ void elf_eh_finish(struct kld_session *ctx)
     uint64_t at = hdr->addr;
     out->rows = KLD_NEW_ARRAY(&ctx->arena, uint64_t, out->nrows);
     kld_parallel_for(ctx, ctx->nfiles, 64, fill_file, &at);
-    sort_rows(ctx, out);
 }
 
 /* Address of the first contribution. */
@@ -875,8 +875,10 @@ void elf_eh_hdr_write(struct kld_session *ctx, struct kld_worker *worker,
     kld_put32(out + 4, (uint32_t)distance);
     kld_put32(out + 8, eh->nrows);
     out += HDR_SIZE;
-    for (uint32_t i = 0; i < eh->nrows; i++, out += ROW) {
-        kld_put32(out, (uint32_t)(eh->rows[i] >> 32) ^ 0x80000000);
-        kld_put32(out + 4, (uint32_t)eh->rows[i]);
+    const uint8_t *rows = sort_rows(eh, out);
+    for (uint32_t i = 0; i < eh->nrows; i++, out += ROW, rows += ROW) {
+        uint64_t row = kld_get64(rows);
+        kld_put32(out, (uint32_t)(row >> 32) ^ 0x80000000);
+        kld_put32(out + 4, (uint32_t)row);
     }
 }

@@ -91,7 +91,8 @@ void elf_eh_rows(struct kld_session *ctx, const struct elf_object *obj,
  * there is no .eh_frame. */
 uint64_t elf_eh_hdr_size(const struct kld_session *ctx);
 
-/* finish: addresses are final; sorts the table of .eh_frame_hdr, if there is one. */
+/* finish: addresses are final; makes the rows of .eh_frame_hdr, if there is one. Writing sorts them,
+ * while other threads write something else. */
 void elf_eh_finish(struct kld_session *ctx);
 
 /* The format's write_records, and generate() of .eh_frame_hdr. */

@@ -110,7 +110,8 @@ uint64_t kld_slack_pool(const struct kld_session *ctx, const struct kld_section 
     uint64_t pool = share / 4;
     if (s->flags & KLD_ATOM_ALLOC)
         pool = KLD_MAX(pool, KLD_MIN(2 * largest, share / 2));
-    else if (rule->tight) /* one that needs an entry more moves as a whole; these sections are small */
+    else if (
+        rule->tight) /* one that needs an entry more moves as a whole; these sections are small */
         pool = KLD_MAX(pool, largest + largest / 4);
     return keep_to_rule(rule, KLD_MAX(KLD_MAX(pool, (uint64_t)rule->pool), merged));
 }
