@@ -19,7 +19,7 @@ static bool is_crt_file(const struct kld_file *file)
 
 bool elf_is_ctors(const struct elf_object *obj, const char *name)
 {
-    if (strncmp(name, ".ctors", 6) != 0 && strncmp(name, ".dtors", 6) != 0)
+    if (name[0] != '.' || (name[1] != 'c' && name[1] != 'd') || strncmp(name + 2, "tors", 4) != 0)
         return false;
     return (name[6] == '\0' || name[6] == '.') && !is_crt_file(&obj->base);
 }

@@ -71,19 +71,21 @@ static int find_rule(const char *name)
 }
 
 /* GNU ld's script puts them in front of the rest of .text, in this order. */
-static const char *const early_text[ELF_TEXT_ORDERS - 1] = {".text.unlikely", ".text.exit",
-                                                            ".text.startup", ".text.hot"};
+static const char *const early_text[ELF_TEXT_ORDERS - 1] = {"unlikely", "exit", "startup", "hot"};
 
 static bool is_or_begins(const char *name, const char *prefix)
 {
-    size_t n = strlen(prefix);
-    return strncmp(name, prefix, n) == 0 && (name[n] == '\0' || name[n] == '.');
+    while (*prefix && *name == *prefix)
+        name++, prefix++;
+    return !*prefix && (*name == '\0' || *name == '.');
 }
 
 unsigned elf_text_order(const char *name)
 {
     unsigned i = 0;
-    while (i < KLD_COUNT(early_text) && !is_or_begins(name, early_text[i]))
+    if (strncmp(name, ".text.", 6) != 0)
+        return ELF_TEXT_ORDERS - 1;
+    while (i < KLD_COUNT(early_text) && !is_or_begins(name + 6, early_text[i]))
         i++;
     return i;
 }
