@@ -4,7 +4,7 @@
 #include "src/session.h"
 
 /* Below this many names a batch is interned one by one on the calling thread. */
-enum { SMALL_BATCH = 20000, FIRST_SLOTS = 16, FILES_AT_ONCE = 16 };
+enum { SMALL_BATCH = 20000, FIRST_NAMES = 8 };
 
 /* A name on its way to its partition. */
 struct name_ref {
@@ -42,29 +42,44 @@ static uint32_t first_slot(const struct kld_name_partition *p, uint64_t hash)
     return (uint32_t)(hash / KLD_NAME_PARTITIONS) & p->mask;
 }
 
-static void grow(struct kld_name_partition *p, struct kld_arena *arena)
+/* A power of two, of at least two slots a name. */
+static uint32_t slots_for(uint64_t names)
 {
-    uint32_t slots = p->mask ? (p->mask + 1) * 2 : FIRST_SLOTS;
-    p->mask = slots - 1;
-    p->slots = KLD_NEW_ARRAY(arena, struct kld_name_slot, slots);
-    struct kld_name *names = KLD_NEW_ARRAY(arena, struct kld_name, slots / 2);
+    uint32_t slots = 2 * FIRST_NAMES;
+    while (slots < 2 * names)
+        slots *= 2;
+    return slots;
+}
+
+/* Enters all names into a table that is empty. */
+static void fill_slots(struct kld_name_partition *p)
+{
+    for (uint32_t i = 0; i < p->count; i++) {
+        uint32_t at = first_slot(p, p->names[i].hash);
+        while (p->slots[at].number)
+            at = (at + 1) & p->mask;
+        p->slots[at] = (struct kld_name_slot){i + 1, (uint32_t)(p->names[i].hash >> 32)};
+    }
+}
+
+/* Moves the partition to where it has room for so many names. */
+static void resize(struct kld_name_partition *p, struct kld_arena *arena, uint32_t cap)
+{
+    struct kld_name *names = KLD_NEW_ARRAY(arena, struct kld_name, cap);
     if (p->count)
         memcpy(names, p->names, p->count * sizeof(*names));
     p->names = names;
-    p->cap = slots / 2;
-    for (uint32_t i = 0; i < p->count; i++) {
-        uint32_t at = first_slot(p, names[i].hash);
-        while (p->slots[at].number)
-            at = (at + 1) & p->mask;
-        p->slots[at] = (struct kld_name_slot){i + 1, (uint32_t)(names[i].hash >> 32)};
-    }
+    p->cap = cap;
+    p->mask = slots_for(cap) - 1;
+    p->slots = KLD_NEW_ARRAY(arena, struct kld_name_slot, p->mask + 1);
+    fill_slots(p);
 }
 
 static uint32_t find_or_add(struct kld_name_partition *p, struct kld_arena *arena, uint64_t hash,
                             const char *ptr, uint32_t len)
 {
     if (kld_unlikely(p->count == p->cap))
-        grow(p, arena);
+        resize(p, arena, KLD_MAX(2 * p->cap, FIRST_NAMES));
     uint32_t tag = (uint32_t)(hash >> 32);
     uint32_t at = first_slot(p, hash);
     for (; p->slots[at].number; at = (at + 1) & p->mask) {
@@ -150,20 +165,58 @@ static void scatter_source(struct kld_session *ctx, struct kld_worker *worker, v
         refs[next[partition_of(unsorted[n].hash)]++] = unsorted[n];
 }
 
+static uint64_t count_refs(const struct scatter *s, size_t p)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < s->count; i++)
+        n += s->starts[i][p + 1] - s->starts[i][p];
+    return n;
+}
+
+/* A copy of the partition in the worker's buffer, with room for n more. */
+static struct kld_name_partition make_draft(struct kld_worker *worker,
+                                            const struct kld_name_partition *p, uint64_t n)
+{
+    struct kld_name_partition draft = *p;
+    uint64_t cap = p->count + n;
+    uint32_t slots = slots_for(cap);
+    uint8_t *buffer =
+        kld_worker_buffer(worker, slots * sizeof(*p->slots) + cap * sizeof(*p->names));
+    draft.slots = (struct kld_name_slot *)buffer;
+    draft.names = (struct kld_name *)(buffer + slots * sizeof(*p->slots));
+    draft.mask = slots - 1;
+    draft.cap = (uint32_t)cap;
+    memset(draft.slots, 0, slots * sizeof(*p->slots));
+    if (p->count)
+        memcpy(draft.names, p->names, p->count * sizeof(*p->names));
+    fill_slots(&draft);
+    return draft;
+}
+
+/* How many names are new is not known before, only that there are three references to each, about. A partition
+ * that might have to grow does so in a draft, and then takes what it needs: tables that were grown step by
+ * step took twice the memory, 12 MB of clang's 117, 40 of 324 with 10,000 objects. */
 static void fill_partition(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t p)
 {
     (void)ctx;
     struct scatter *s = arg;
     struct kld_name_partition *part = &s->names->parts[p];
+    uint64_t n = count_refs(s, p);
+    bool drafted = part->count + n > part->cap && part->count + n < UINT32_MAX / 4;
+    struct kld_name_partition table = drafted ? make_draft(worker, part, n) : *part;
     for (size_t i = 0; i < s->count; i++) {
         const struct name_ref *refs = s->refs[i];
         kld_symid *ids = s->sources[i].ids;
         uint32_t end = s->starts[i][p + 1];
         for (uint32_t k = s->starts[i][p]; k < end; k++)
             ids[refs[k].index] =
-                make_id((unsigned)p,
-                        find_or_add(part, &worker->arena, refs[k].hash, refs[k].ptr, refs[k].len));
+                make_id((unsigned)p, find_or_add(&table, &worker->arena, refs[k].hash, refs[k].ptr,
+                                                 refs[k].len));
     }
+    if (drafted && table.count > part->count)
+        resize(&table, &worker->arena, table.count + table.count / 16 + FIRST_NAMES);
+    if (!drafted || table.count > part->count)
+        *part = table;
 }
 
 static void intern_parallel(struct kld_session *ctx, struct kld_names *names,
