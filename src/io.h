@@ -10,6 +10,10 @@ void kld_io_init(struct kld_session *ctx);
  * session ends. On failure false with errno set; nothing is reported. */
 bool kld_io_open(struct kld_session *ctx, const char *path, struct kld_bytes *bytes);
 
+/* With memory-limit, and if the process has more than that resident: gives the pages of the inputs back,
+ * which are read again when they are looked at. From any thread, at any time. */
+void kld_io_trim(struct kld_session *ctx);
+
 /* Whether path names something that can be opened for reading and is not a directory. */
 bool kld_io_exists(struct kld_session *ctx, const char *path);
 

@@ -31,6 +31,7 @@ struct kld_io {
     pthread_mutex_t lock;
     struct input_file *buckets[BUCKETS];
     struct input_file *absent; /* what was looked for in vain; noted for incremental links */
+    _Atomic uint64_t trim_at;  /* bytes resident; 0: memory-limit */
 };
 
 /* ---- inputs ---- */
@@ -155,6 +156,39 @@ static bool open_file(struct kld_session *ctx, struct input_file *file)
     close(fd);
     errno = error;
     return ok;
+}
+
+/* Bytes that the process has resident; 0: not known. */
+static uint64_t resident_size(void)
+{
+    char text[128];
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+    if (fd >= 0)
+        close(fd);
+    text[KLD_MAX(n, 0)] = '\0';
+    const char *second = strchr(text, ' ');
+    return second ? strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+/* Where what stays is more than the limit, the next time is a good deal above that: inputs that are
+ * read over and over for each other's sake would be of no help. */
+void kld_io_trim(struct kld_session *ctx)
+{
+    struct kld_io *io = ctx->io;
+    uint64_t limit = ctx->options.memory_limit;
+    if (!limit || !io)
+        return;
+    uint64_t at = atomic_load_explicit(&io->trim_at, memory_order_relaxed);
+    if (resident_size() <= KLD_MAX(at, limit))
+        return;
+    pthread_mutex_lock(&io->lock);
+    for (size_t i = 0; i < BUCKETS; i++)
+        for (const struct input_file *f = io->buckets[i]; f; f = f->next)
+            if (f->mapped)
+                madvise((void *)f->bytes.ptr, f->bytes.len, MADV_DONTNEED);
+    pthread_mutex_unlock(&io->lock);
+    atomic_store_explicit(&io->trim_at, resident_size() + limit / 4, memory_order_relaxed);
 }
 
 static void close_file(struct kld_session *ctx, struct input_file *file)

@@ -80,6 +80,7 @@ static void describe(struct kld_session *ctx)
  * and mold do (GNU ld removes it). */
 static void commit(struct kld_session *ctx)
 {
+    kld_pool_stop(ctx); /* others may want the job tokens */
     kld_output_commit(ctx, &ctx->output);
 }
 
@@ -101,6 +102,7 @@ static bool pass(struct kld_session *ctx, const char *name, void (*run)(struct k
     timing->name = name;
     timing->wall = seconds(CLOCK_MONOTONIC) - wall;
     timing->cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    kld_io_trim(ctx);
     return kld_checkpoint(ctx);
 }
 

@@ -239,9 +239,18 @@ static void intern_parallel(struct kld_session *ctx, struct kld_names *names,
 void kld_names_intern(struct kld_session *ctx, struct kld_names *names,
                       struct kld_name_source *sources, size_t count)
 {
-    size_t total = 0;
-    for (size_t i = 0; i < count; i++)
+    size_t total = 0, limit = ctx->options.memory_limit / 16 / sizeof(struct name_ref);
+    for (size_t i = 0; i < count; i++) {
         total += sources[i].count;
+        if (!limit || total < KLD_MAX(limit, (size_t)SMALL_BATCH) || i + 1 == count)
+            continue;
+        /* Names get the ids that they would get all at once. */
+        intern_parallel(ctx, names, sources, i + 1, total);
+        sources += i + 1;
+        count -= i + 1;
+        total = 0;
+        i = SIZE_MAX;
+    }
     if (total >= SMALL_BATCH) {
         intern_parallel(ctx, names, sources, count, total);
         return;

@@ -108,7 +108,21 @@ void kld_options_init(struct kld_options *options)
     };
 }
 
-/* Decimal, or hexadecimal with 0x; the whole text. */
+/* The factor that a letter behind a number stands for; 0: none. */
+static uint64_t factor_of(char c)
+{
+    switch (c) {
+    case 'k':
+    case 'K': return 1 << 10;
+    case 'm':
+    case 'M': return 1 << 20;
+    case 'g':
+    case 'G': return 1 << 30;
+    }
+    return 0;
+}
+
+/* Decimal, perhaps with K, M or G behind it, or hexadecimal with 0x; the whole text. */
 static bool parse_u64(const char *text, uint64_t *out)
 {
     bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
@@ -117,8 +131,11 @@ static bool parse_u64(const char *text, uint64_t *out)
     uint64_t value = 0, base = hex ? 16 : 10;
     if (!*text)
         return false;
-    for (; *text; text++) {
+    for (const char *start = text; *text; text++) {
         unsigned c = (unsigned char)*text, digit = c - '0';
+        uint64_t factor = hex || text == start || text[1] ? 0 : factor_of(*text);
+        if (factor && !__builtin_mul_overflow(value, factor, &value))
+            break;
         if (digit > 9)
             digit = hex && (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : 16;
         if (digit >= base || __builtin_mul_overflow(value, base, &value) ||

@@ -33,6 +33,7 @@ struct kld_pool {
     pthread_t *threads;         /* [size]; [0] is unused */
     unsigned size;
     unsigned started; /* workers that run, the caller's included; 0: not tried yet */
+    unsigned most;    /* that have run at a time */
     struct kld_jobserver *jobs;
     bool busy; /* in a loop */
     pthread_mutex_t lock;
@@ -45,6 +46,19 @@ struct kld_pool {
 
 /* ---- workers ---- */
 
+/* memory-limit: looks at it at each tick of a clock that is cheap to ask. */
+static void keep_to_limit(struct kld_session *ctx, int64_t *last)
+{
+    struct timespec t;
+    if (!ctx->options.memory_limit)
+        return;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    if (t.tv_nsec == *last)
+        return;
+    *last = t.tv_nsec;
+    kld_io_trim(ctx);
+}
+
 /* False: memory has run out. The recovery point is the worker's own for that long. */
 static bool work(struct kld_session *ctx, struct kld_worker *worker, struct loop *loop)
 {
@@ -53,12 +67,15 @@ static bool work(struct kld_session *ctx, struct kld_worker *worker, struct loop
         atomic_store_explicit(&loop->next, loop->count, memory_order_relaxed);
         return false;
     }
+    int64_t last = -1;
     for (;;) {
         size_t i = atomic_fetch_add_explicit(&loop->next, loop->grain, memory_order_relaxed);
         if (i >= loop->count)
             return true;
-        for (size_t end = KLD_MIN(i + loop->grain, loop->count); i < end; i++)
+        for (size_t end = KLD_MIN(i + loop->grain, loop->count); i < end; i++) {
             loop->task(ctx, worker, loop->arg, i);
+            keep_to_limit(ctx, &last);
+        }
     }
 }
 
@@ -111,6 +128,7 @@ static void start_threads(struct kld_pool *pool)
     }
     if (has_attr)
         pthread_attr_destroy(&attr);
+    pool->most = KLD_MAX(pool->most, pool->started);
     kld_jobserver_keep(pool->jobs, pool->started - 1);
 }
 
@@ -222,7 +240,7 @@ unsigned kld_pool_size(const struct kld_session *ctx)
 
 unsigned kld_pool_started(const struct kld_session *ctx)
 {
-    return KLD_MAX(ctx->pool->started, 1u);
+    return KLD_MAX(ctx->pool->most, 1u);
 }
 
 struct kld_worker *kld_pool_worker(struct kld_session *ctx, unsigned index)

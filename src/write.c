@@ -239,7 +239,7 @@ static void note_parts(struct kld_session *ctx, const struct writer *w)
 
 void kld_write(struct kld_session *ctx)
 {
-    struct writer w = {.room = KLD_MIN(ctx->file_size, ROOM)};
+    struct writer w = {.room = ctx->options.memory_limit ? 0 : KLD_MIN(ctx->file_size, ROOM)};
     w.pending = KLD_NEW_ARRAY(&ctx->arena, struct pending, kld_pool_size(ctx));
     for (uint32_t i = 0; i < ctx->norder; i++)
         if (!(ctx->order[i]->flags & KLD_ATOM_ZERO))

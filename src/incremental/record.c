@@ -109,6 +109,7 @@ static bool changes_nothing(const char *name)
         "incremental-verify",
         "library-path",
         "map",
+        "memory-limit",
         "no-warnings",
         "output",
         "output-memory",
