@@ -52,7 +52,7 @@ def test_memory_limit(inputs):
     _, plain = link(inputs, 'plain', '--threads=1')
     _, limited = link(inputs, 'limited', '--threads=1', '--memory-limit=8M')
     assert (inputs / 'plain').read_bytes() == (inputs / 'limited').read_bytes()
-    assert plain > FILES * SIZE and limited < plain - FILES * SIZE / 2
+    assert plain > FILES * SIZE and limited < plain - FILES * SIZE / 4
 
 
 def test_memory_limit_that_is_none(inputs):
