@@ -614,7 +614,8 @@ static void write_rela_dyn(struct kld_session *ctx, struct kld_worker *w,
 {
     (void)w, (void)atom;
     const struct elf_dynrels *d = elf_state(ctx)->dynrels;
-    memcpy(out, d->entries, d->n * sizeof(*d->entries));
+    if (d->n)
+        memcpy(out, d->entries, d->n * sizeof(*d->entries));
 }
 
 /* .rela.plt: a JUMP_SLOT for each PLT entry, an IRELATIVE for each ifunc; in a static executable
