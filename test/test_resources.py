@@ -4,6 +4,7 @@ import os
 import random
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,8 @@ def link(path, out, *args, **how):
     return said, usage.ru_maxrss * 1024
 
 
+@pytest.mark.skipif(any(name in Path(KLD).read_bytes() for name in (b'__asan_init', b'__tsan_init')),
+                    reason='sanitizers have memory of their own')
 def test_memory_limit(inputs):
     # (One thread: how much more several have depends on which of them come to do what.)
     _, plain = link(inputs, 'plain', '--threads=1')
