@@ -236,21 +236,9 @@ static void intern_parallel(struct kld_session *ctx, struct kld_names *names,
     kld_arena_free(scratch);
 }
 
-void kld_names_intern(struct kld_session *ctx, struct kld_names *names,
-                      struct kld_name_source *sources, size_t count)
+static void intern_batch(struct kld_session *ctx, struct kld_names *names,
+                         struct kld_name_source *sources, size_t count, size_t total)
 {
-    size_t total = 0, limit = ctx->options.memory_limit / 16 / sizeof(struct name_ref);
-    for (size_t i = 0; i < count; i++) {
-        total += sources[i].count;
-        if (!limit || total < KLD_MAX(limit, (size_t)SMALL_BATCH) || i + 1 == count)
-            continue;
-        /* Names get the ids that they would get all at once. */
-        intern_parallel(ctx, names, sources, i + 1, total);
-        sources += i + 1;
-        count -= i + 1;
-        total = 0;
-        i = SIZE_MAX;
-    }
     if (total >= SMALL_BATCH) {
         intern_parallel(ctx, names, sources, count, total);
         return;
@@ -258,4 +246,18 @@ void kld_names_intern(struct kld_session *ctx, struct kld_names *names,
     for (size_t i = 0; i < count; i++)
         for (uint32_t n = 0; n < sources[i].count; n++)
             sources[i].ids[n] = kld_names_intern_one(ctx, names, sources[i].at(sources[i].from, n));
+}
+
+void kld_names_intern(struct kld_session *ctx, struct kld_names *names,
+                      struct kld_name_source *sources, size_t count)
+{
+    /* In several batches names get the ids that they would get in one. */
+    size_t limit = ctx->options.memory_limit / 16 / sizeof(struct name_ref);
+    size_t most = limit ? KLD_MAX(limit, (size_t)SMALL_BATCH) : SIZE_MAX;
+    for (size_t from = 0, end; from < count; from = end) {
+        size_t total = 0;
+        for (end = from; end < count && total < most; end++)
+            total += sources[end].count;
+        intern_batch(ctx, names, sources + from, end - from, total);
+    }
 }
