@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import struct
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from kldtest import KLD
 from kldtest import Result
+from kldtest import TIMEOUT
 
 PLAIN = bool(os.environ.get('KLD_INC_PLAIN'))
 VERIFY = not PLAIN and os.environ.get('KLD_INC_VERIFY') != '0'
@@ -129,6 +131,15 @@ class Link:
         result = self.t.tool(*self.command('--incremental', '--incremental-report', *options,
                                            out=out), ok=ok, env=env)
         return Report.of(result) if ok else Report(result)
+
+    def at_once(self, count):
+        """So many links at the same time, all of which have to succeed."""
+        command = self.command(*([] if PLAIN else ['--incremental']))
+        jobs = [subprocess.Popen(command, cwd=self.t.path, stderr=subprocess.PIPE, text=True)
+                for _ in range(count)]
+        for job in jobs:
+            error = job.communicate(timeout=TIMEOUT)[1]
+            assert job.returncode == 0, error
 
     def full(self, *options, **more):
         """The first link."""

@@ -691,15 +691,10 @@ def test_h26_what_cannot_be_patched_is_said(t, option, via):
 @pytest.mark.parametrize('edit', [True, False], ids=['edit', 'same'])
 def test_h27_links_at_once(small, edit):
     """All succeed; the output is right, and so is what comes after."""
-    command = small.link.command(*([] if inc.PLAIN else ['--incremental']))
     for _ in range(12):
         if edit:
             small.take()
-        jobs = [subprocess.Popen(command, cwd=small.t.path, stderr=subprocess.PIPE, text=True)
-                for _ in range(3)]
-        for job in jobs:
-            error = job.communicate(timeout=TIMEOUT)[1]
-            assert job.returncode == 0, error
+        small.link.at_once(3)
         small.run()
         small.link()
         small.run()

@@ -145,17 +145,21 @@ class RemovedVictim(Victim):
         self.take_name()
 
 
+def link_and_kill(killat, number, how, victim):
+    """Whether the link came to its end: it makes fewer than `number` calls that change a file."""
+    done = subprocess.run([killat, str(number), how, *victim.link.command(*victim.options)],
+                          cwd=victim.t.path, timeout=TIMEOUT, capture_output=True, check=False)
+    assert done.returncode in (0, 1, KILLED), done
+    return done.returncode == 0
+
+
 @pytest.mark.parametrize('how', ['whole', 'half'])
 @pytest.mark.parametrize('split', [SPLIT, ()], ids=['split', 'unit'])
 def test_h09_killed_at_every_write_of_a_patch(t, killat, how, split):
     victim, left = Victim(t, split), []
     for number in range(1, MOST):
         victim.edit()
-        command = victim.link.command(*victim.options)
-        done = subprocess.run([killat, str(number), how, *command], cwd=t.path, timeout=TIMEOUT,
-                              capture_output=True, text=True, check=False)
-        assert done.returncode in (0, 1, KILLED), done
-        if done.returncode == 0:
+        if link_and_kill(killat, number, how, victim):
             victim.check()
             break
         left.append(victim.check_what_is_left())
@@ -172,12 +176,10 @@ def test_h09_killed_at_every_write_of_the_first_link(t, killat, how):
         for file in victim.link.path, victim.link.state:
             file.unlink(missing_ok=True)
         victim.edit()
-        done = subprocess.run([killat, str(number), how, *victim.link.command(*victim.options)],
-                              cwd=t.path, timeout=TIMEOUT, capture_output=True, check=False)
-        assert done.returncode in (0, 1, KILLED), done
+        ended = link_and_kill(killat, number, how, victim)
         assert victim.check_what_is_left() in ('nothing', 'new')
         victim.check_next()
-        if done.returncode == 0:
+        if ended:
             break
     else:
         pytest.fail(f'is not done after {MOST} writes')
@@ -190,13 +192,11 @@ def test_h09_killed_at_every_write_of_a_fall_back(t, killat, how):
         victim.edit()
         text = t.read('other.c')
         victim.s.set('other.c', f'{text}\nint global_{number};')
-        done = subprocess.run([killat, str(number), how, *victim.link.command(*victim.options)],
-                              cwd=t.path, timeout=TIMEOUT, capture_output=True, check=False)
-        assert done.returncode in (0, 1, KILLED), done
+        ended = link_and_kill(killat, number, how, victim)
         victim.check_what_is_left()
         victim.link(*victim.options[1:])
         victim.check()
-        if done.returncode == 0:
+        if ended:
             break
     else:
         pytest.fail(f'is not done after {MOST} writes')
@@ -209,10 +209,7 @@ def test_h09_killed_at_every_write_of_an_output_that_is_removed(t, killat, how, 
     victim, left = RemovedVictim(t, SPLIT, named), []
     for number in range(1, MOST):
         victim.edit()
-        done = subprocess.run([killat, str(number), how, *victim.link.command(*victim.options)],
-                              cwd=t.path, timeout=TIMEOUT, capture_output=True, check=False)
-        assert done.returncode in (0, 1, KILLED), done
-        if done.returncode == 0:
+        if link_and_kill(killat, number, how, victim):
             victim.check()
             break
         left.append(victim.check_what_is_left())
@@ -242,13 +239,11 @@ def test_h09_killed_at_every_write_around_a_kept_name(t, killat, found):
             victim.link(*victim.options[1:])
         assert kept.exists()
         FOUND[found](victim)
-        done = subprocess.run([killat, str(number), 'whole', *victim.link.command(*victim.options)],
-                              cwd=t.path, timeout=TIMEOUT, capture_output=True, check=False)
-        assert done.returncode in (0, 1, KILLED), done
+        ended = link_and_kill(killat, number, 'whole', victim)
         Victim.check_what_is_left(victim)
         victim.link(*victim.options[1:])
         victim.check()
-        if done.returncode == 0:
+        if ended:
             break
     else:
         pytest.fail(f'is not done after {MOST} writes')
