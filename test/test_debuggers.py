@@ -1,6 +1,6 @@
-"""What tools that read programs make of the output: gdb, readelf, eu-elflint, llvm-dwarfdump.
+"""What tools that read programs make of the output: gdb, lldb, readelf, eu-elflint, llvm-dwarfdump.
 
-gdb has to find its way. The others complain of this and that in whatever a linker writes: here
+The debuggers have to find their way. The others complain of this and that in whatever a linker writes: here
 they must not find more than they find in the output of ld.bfd from the same objects.
 """
 
@@ -107,6 +107,31 @@ def frames(text):
                 current = []
                 found.append(current)
             current.append((m[2], m[3] or ''))
+    return found
+
+
+def lldb(t, program, *commands):
+    """What it said; None if there is none here that can run a program."""
+    if not shutil.which('lldb'):
+        return None
+    arguments = [a for c in ['settings set symbols.enable-external-lookup false',
+                             'settings set stop-disassembly-display never', *commands] for a in ('-o', c)]
+    said = t.tool('lldb', '-x', '-b', *arguments, f'./{program}', ok=None,
+                  env={'LD_LIBRARY_PATH': str(t.path), 'HOME': str(t.path), 'TERM': 'dumb'})
+    return None if re.search('ptrace|lost connection|unable to find lldb-server', said.stderr) \
+        else said.stdout
+
+
+def lldb_frames(text):
+    """The same of its `bt`, which has a star at the first frame; where it stops it shows one without."""
+    found = []
+    for line in text.split('\n'):
+        m = re.match(r' +(\* )?frame #(\d+): 0x\w+ [^`]+`(?:int )?(?:::)?(.*?)(?: at ([\w.]+:\d+)(?::\d+)?)?$',
+                     line)
+        if m and m[1]:
+            found.append([])
+        if m and (m[1] or m[2] != '0'):
+            found[-1].append((re.sub(r'[(<].*| \+ \d+$', '', m[3]), m[4] or ''))
     return found
 
 

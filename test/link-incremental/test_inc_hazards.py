@@ -19,6 +19,8 @@ from kldtest import only
 from test_debuggers import CRITICS
 from test_debuggers import frames
 from test_debuggers import gdb
+from test_debuggers import lldb
+from test_debuggers import lldb_frames
 from test_debuggers import new_complaints
 
 GROWN = inc.growth('    n += n == 12345;', 60)
@@ -423,6 +425,17 @@ def test_h02_unwind_record_of_nothing_here(t, split):
         inc.check_unwind(app.elf(), '_Z7throweri', '_Z7catcheri', 'main')
 
 
+def check_stops(said, lines, stops):
+    """At the breakpoints of `lines`: in the guard, in the handler, in the helper."""
+    in_guard, in_handler, in_helper = stops
+    assert in_guard[0] == ('Guard::~Guard', lines[0]), said
+    assert [f.split('<')[0] for f, _ in in_guard[1:] if f.startswith(('thrower', 'handler', 'main'))] \
+        == ['thrower'] * 2 + ['handler', 'main'], said
+    names = [[f for f, _ in stop if f.islower() and not f.startswith('_')] for stop in stops]
+    assert in_handler[0] == ('handler', lines[1]) and names[1] == ['handler', 'main'], said
+    assert in_helper[0][1] == lines[2] and names[2] == ['deeper', 'helper', 'handler', 'main'], said
+
+
 @only('x86_64')
 @LAYOUTS
 @pytest.mark.parametrize('compiler', ['gcc', 'clang'])
@@ -443,17 +456,19 @@ def test_h03_debugger_and_critics_after_100_edits(t, compiler, split):
     lines = [f'main.cc:{inc.line_of(main, "IN THE GUARD")}',
              f'main.cc:{inc.line_of(main, "THE HANDLER")}',
              f'helper.cc:{inc.line_of(helper, "IN THE HELPER")}']
-    said = gdb(t, 'app', *[f'break {line}' for line in lines], 'run', 'backtrace', 'delete 1',
-               'continue', 'backtrace', 'continue', 'backtrace', 'print deep_local', 'print table',
-               'finish', 'continue')
-    in_guard, in_handler, in_helper = frames(said)
-    assert in_guard[0] == ('Guard::~Guard', lines[0]), said
-    assert [f.split('<')[0] for f, _ in in_guard[1:] if f.startswith(('thrower', 'handler', 'main'))] \
-        == ['thrower'] * 2 + ['handler', 'main'], said
-    assert in_handler[0] == ('handler', lines[1]) and in_handler[-1][0] == 'main', said
-    assert [f for f, _ in in_helper] == ['deeper', 'helper', 'handler', 'main'], said
-    assert in_helper[0][1] == lines[2] and '$1 = 9' in said and '$2 = {7, 8, 9}' in said
-    assert 'exited normally' in said
+    stops = ['run', 'bt', 'delete 1', 'continue', 'bt', 'continue', 'bt']
+    said = gdb(t, 'app', *[f'break {line}' for line in lines], *stops, 'print deep_local',
+               'print table', 'finish', 'continue')
+    check_stops(said, lines, frames(said))
+    assert '$1 = 9' in said and '$2 = {7, 8, 9}' in said and 'exited normally' in said
+    said = lldb(t, 'app', *[f'breakpoint set -l {line.split(":")[1]} -f {line.split(":")[0]}'
+                            for line in lines],
+                *[c.replace('delete', 'breakpoint delete') for c in stops], 'print deep_local',
+                'print table', 'finish', 'continue')
+    if said is not None:
+        check_stops(said, lines, lldb_frames(said))
+        assert '$0 = 9' in said and '[0] = 7, [1] = 8, [2] = 9' in said, said
+        assert 'exited with status = 0' in said, said
 
     # They find nothing that they do not find in a plain link's output.
     app.plain('out.bfd')
