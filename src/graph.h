@@ -44,8 +44,12 @@ enum {
     KLD_ATOM_DEBUG = 1 << 7,  /* debug information: not a root, not stripped by gc */
 };
 
+/* Atoms and symbols are a line of the cache each (on 64-bit hosts), since all but a few are looked up one by
+ * one, far apart. */
+enum { KLD_CACHE_LINE = 64 };
+
 struct kld_atom {
-    struct kld_file *file;
+    _Alignas(KLD_CACHE_LINE) struct kld_file *file;
     const uint8_t *data; /* the input's bytes; NULL if zero-filled or generated */
     uint64_t size;
     /* Before layout: offset in its output section. After: address; for atoms without
@@ -116,7 +120,7 @@ enum {
      KLD_SYM_NEED_TLSGD | KLD_SYM_NEED_TLSDESC | KLD_SYM_NEED_GOTTP)
 
 struct kld_symbol {
-    const char *name;      /* not terminated */
+    _Alignas(KLD_CACHE_LINE) const char *name; /* not terminated */
     struct kld_file *file; /* who defines it; for undefined ones the first that mentions it */
     union {
         struct kld_atom *atom;       /* DEFINED; NULL: see section */

@@ -40,6 +40,7 @@ static void scan_file(struct kld_session *ctx, struct kld_worker *worker, void *
 
 static void scan(struct kld_session *ctx)
 {
+    ctx->format->scan_begin(ctx);
     kld_parallel_for(ctx, ctx->nfiles, 1, scan_file, NULL);
     kld_report_undefined(ctx);
 }

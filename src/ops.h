@@ -154,6 +154,8 @@ struct kld_format_ops {
     /* icf: beside its bytes and edges, what of an atom must be equal (unwind data). In parallel. */
     void (*icf_more)(struct kld_session *ctx, const struct kld_atom *atom, struct kld_sink *sink);
 
+    /* The live set is final, and what symbols are: readies what scan looks up. */
+    void (*scan_begin)(struct kld_session *ctx);
     /* The live set is final: notes what each live atom of the file needs. In parallel. */
     void (*scan)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
     /* Needs become atoms; the format's tables are added. No new symbols after it. */

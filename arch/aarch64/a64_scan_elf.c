@@ -107,7 +107,7 @@ void a64_scan(struct kld_session *ctx, struct kld_worker *worker, struct elf_obj
         e.index = i;
         e.type = ELF64_R_TYPE(rel->r_info);
         e.r_sym = ELF64_R_SYM(rel->r_info);
-        e.class = elf_classify(ctx, obj, e.r_sym);
+        e.class = elf_scan_class(ctx, obj, e.r_sym);
         bool nothing = a64_meaning[e.type].value == A64_NOTHING;
         i += nothing || !elf_has_target(&e) ? 1 : scan_edge(&e, &kept);
     }

@@ -116,7 +116,7 @@ void rv64_scan(struct kld_session *ctx, struct kld_worker *worker, struct elf_ob
         e.r_sym = ELF64_R_SYM(rel->r_info);
         if (e.type == R_RISCV_NONE || e.type == R_RISCV_RELAX || e.type == R_RISCV_ALIGN)
             continue;
-        e.class = elf_classify(ctx, obj, e.r_sym);
+        e.class = elf_scan_class(ctx, obj, e.r_sym);
         if (elf_has_target(&e))
             scan_edge(&e);
     }

@@ -173,7 +173,7 @@ void x64_scan(struct kld_session *ctx, struct kld_worker *worker, struct elf_obj
             i++;
             continue;
         }
-        enum elf_class class = elf_classify(ctx, obj, r_sym);
+        enum elf_class class = elf_scan_class(ctx, obj, r_sym);
         if (kld_likely(class == ELF_TO_LOCAL && easy >> type & 1)) {
             i++;
             continue;

@@ -92,17 +92,10 @@ static inline const struct elf_aux *elf_fixup_aux(const struct elf_fixup *f)
     return elf_aux(f->ctx, elf_fixup_symbol(f));
 }
 
-static inline uint64_t elf_fixup_local_value(const struct elf_fixup *f)
-{
-    return elf_resolve(f->ctx, f->obj, f->r_sym, f->a).value;
-}
-
-/* S. That of a global name takes no look at the symbol, which would be a cache miss. */
+/* S */
 static inline uint64_t elf_fixup_value(const struct elf_fixup *f)
 {
-    if (f->r_sym < f->obj->first_global)
-        return elf_fixup_local_value(f);
-    return f->elf->addresses[f->obj->base.ids[f->r_sym - f->obj->first_global]];
+    return elf_value(f->ctx, f->obj, f->r_sym, f->a);
 }
 
 /* S + A in a field as wide as addresses; what the dynamic linker adds a symbol to stays 0. */
@@ -116,7 +109,7 @@ static inline void elf_put_word(const struct elf_fixup *f)
 static inline uint64_t elf_fixup_branch(const struct elf_fixup *f)
 {
     if (f->r_sym < f->obj->first_global)
-        return elf_fixup_local_value(f);
+        return elf_fixup_value(f);
     kld_symid id = f->obj->base.ids[f->r_sym - f->obj->first_global];
     const struct kld_symbol *sym = &f->ctx->symbols[id];
     if (kld_unlikely(elf_is_dynamic_symbol(sym)) && elf_has_plt(f->ctx, sym))

@@ -72,7 +72,7 @@ void elf_need_dynrel(struct kld_session *ctx, struct kld_worker *worker, struct 
 {
     const elf_rela *rel = (const elf_rela *)atom->edges + edge;
     uint32_t r_sym = ELF64_R_SYM(rel->r_info);
-    if (r_sym >= obj->first_global) {
+    if (r_sym >= obj->first_global && kind != ELF_DYNREL_RELATIVE) {
         struct kld_symbol *sym = elf_global(ctx, obj, r_sym);
         if (elf_is_dynamic_symbol(sym))
             kld_symbol_flag(sym, KLD_SYM_NEED_DYNSYM);
@@ -146,17 +146,18 @@ static struct elf_dynrel_entry make_entry(const struct kld_session *ctx,
     const struct elf_arch_ops *arch = elf->arch;
     const struct kld_atom *atom = &obj->base.atoms[d->atom];
     const elf_rela *rel = (const elf_rela *)atom->edges + d->edge;
-    const struct elf_target t = elf_resolve(ctx, obj, ELF64_R_SYM(rel->r_info), rel->r_addend);
+    uint32_t r_sym = ELF64_R_SYM(rel->r_info);
     struct elf_dynrel_entry e = {.place = elf_atom_address(atom, rel->r_offset),
                                  .addend = rel->r_addend};
+    if (part == RELATIVE || part == RELR) { /* most of them */
+        e.type = arch->r_relative;
+        e.addend += (int64_t)elf_value(ctx, obj, r_sym, rel->r_addend);
+        return e;
+    }
+    const struct elf_target t = elf_resolve(ctx, obj, r_sym, rel->r_addend);
     if (part == IRELATIVE) {
         e.type = arch->r_irelative;
         e.addend += (int64_t)(t.sym ? resolver_address(t.sym) : t.value);
-        return e;
-    }
-    if (part != SYMBOLIC) {
-        e.type = arch->r_relative;
-        e.addend += (int64_t)t.value;
         return e;
     }
     e.dynsym = dynsym_of(ctx, t.sym);

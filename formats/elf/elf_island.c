@@ -53,7 +53,7 @@ struct kld_island_key elf_branch_key(const struct elf_fixup *f, uint32_t kind)
     const struct kld_symbol *sym = elf_fixup_symbol(f);
     if (sym)
         return (struct kld_island_key){sym, (uint64_t)f->a, kind};
-    return (struct kld_island_key){NULL, elf_fixup_local_value(f) + (uint64_t)f->a, kind};
+    return (struct kld_island_key){NULL, elf_fixup_value(f) + (uint64_t)f->a, kind};
 }
 
 /* ---- contents ---- */

@@ -149,45 +149,72 @@ static inline uint64_t elf_symbol_size(const struct kld_symbol *sym)
 /* The address of a symbol in the output, PLT entries and copies seen through. */
 uint64_t elf_symbol_address(const struct kld_session *ctx, const struct kld_symbol *sym);
 
+/* The value of a local symbol in that atom, for a relocation with that addend. */
+static inline uint64_t elf_local_value(const struct kld_session *ctx, const struct elf_object *obj,
+                                       uint32_t r_sym, const struct kld_atom *atom, int64_t addend)
+{
+    const elf_sym *sym = &obj->syms[r_sym];
+    if (kld_unlikely(obj->nlocals) && elf_state(ctx)->addresses) {
+        const struct kld_symbol *local = elf_local_symbol(obj, r_sym);
+        if (local && local->type == KLD_TYPE_IFUNC)
+            return elf_symbol_address(ctx, local);
+    }
+    /* Where bytes move on their own, an addend to a section is part of the place. */
+    uint64_t inside = ELF64_ST_TYPE(sym->st_info) == STT_SECTION ? (uint64_t)addend : 0;
+    return elf_atom_address(atom, sym->st_value + inside) - inside;
+}
+
+/* What elf_resolve finds for a local symbol, but for the value of one in an atom. */
+static inline struct elf_target elf_resolve_local(const struct elf_object *obj, uint32_t r_sym)
+{
+    struct elf_target t = {.sym_index = r_sym};
+    uint32_t shndx = elf_sym_section(obj, r_sym);
+    if (shndx >= obj->nshdrs || shndx == SHN_UNDEF) {
+        t.value = obj->syms[r_sym].st_value; /* SHN_ABS, or symbol 0 */
+        return t;
+    }
+    uint32_t a = obj->atom_of[shndx];
+    if (a == ELF_NO_ATOM || a == ELF_DISCARDED) {
+        t.discarded = true;
+        return t;
+    }
+    struct kld_atom *atom = &obj->base.atoms[a - 1];
+    t.atom = kld_unlikely(atom->flags & KLD_ATOM_FOLDED) ? atom->folded_into : atom;
+    t.discarded = !t.atom->live;
+    return t;
+}
+
 static inline struct elf_target elf_resolve(const struct kld_session *ctx,
                                             const struct elf_object *obj, uint32_t r_sym,
                                             int64_t addend)
 {
-    struct elf_target t = {.sym_index = r_sym};
-    if (r_sym >= obj->first_global) {
-        kld_symid id = obj->base.ids[r_sym - obj->first_global];
-        t.sym = &ctx->symbols[id];
-        t.value = elf_state(ctx)->addresses ? elf_state(ctx)->addresses[id] : 0;
-        t.atom = t.sym->kind == KLD_SYM_DEFINED && !t.sym->in_section ? t.sym->atom : NULL;
-        if (t.atom && t.atom->kind != KLD_ATOM_PIECES)
-            t.discarded = !t.atom->live;
-        return t;
-    }
-    const elf_sym *sym = &obj->syms[r_sym];
-    uint32_t shndx = elf_sym_section(obj, r_sym);
-    if (shndx < obj->nshdrs && shndx != SHN_UNDEF) {
-        uint32_t a = obj->atom_of[shndx];
-        if (a == ELF_NO_ATOM || a == ELF_DISCARDED) {
-            t.discarded = true;
-            return t;
-        }
-        struct kld_atom *atom = &obj->base.atoms[a - 1];
-        if (kld_unlikely(atom->flags & KLD_ATOM_FOLDED))
-            atom = atom->folded_into;
-        t.atom = atom;
-        t.discarded = !atom->live;
-        /* Where bytes move on their own, an addend to a section is part of the place. */
-        uint64_t inside = ELF64_ST_TYPE(sym->st_info) == STT_SECTION ? (uint64_t)addend : 0;
-        t.value = elf_atom_address(atom, sym->st_value + inside) - inside;
-        if (kld_unlikely(obj->nlocals)) {
+    if (r_sym < obj->first_global) {
+        struct elf_target t = elf_resolve_local(obj, r_sym);
+        if (t.atom)
+            t.value = elf_local_value(ctx, obj, r_sym, t.atom, addend);
+        if (t.atom && kld_unlikely(obj->nlocals))
             t.sym = elf_local_symbol(obj, r_sym);
-            if (t.sym && t.sym->type == KLD_TYPE_IFUNC && elf_state(ctx)->addresses)
-                t.value = elf_symbol_address(ctx, t.sym);
-        }
         return t;
     }
-    t.value = sym->st_value; /* SHN_ABS, or symbol 0 */
+    struct elf_target t = {.sym_index = r_sym};
+    kld_symid id = obj->base.ids[r_sym - obj->first_global];
+    t.sym = &ctx->symbols[id];
+    t.value = elf_state(ctx)->addresses ? elf_state(ctx)->addresses[id] : 0;
+    t.atom = t.sym->kind == KLD_SYM_DEFINED && !t.sym->in_section ? t.sym->atom : NULL;
+    if (t.atom && t.atom->kind != KLD_ATOM_PIECES)
+        t.discarded = !t.atom->live;
     return t;
+}
+
+/* elf_resolve's value alone, once there are addresses: that of a global name takes no look at the symbol,
+ * nor at the atom, which would be cache misses. */
+static inline uint64_t elf_value(const struct kld_session *ctx, const struct elf_object *obj,
+                                 uint32_t r_sym, int64_t addend)
+{
+    if (r_sym >= obj->first_global)
+        return elf_state(ctx)->addresses[obj->base.ids[r_sym - obj->first_global]];
+    struct elf_target t = elf_resolve_local(obj, r_sym);
+    return t.atom ? elf_local_value(ctx, obj, r_sym, t.atom, addend) : t.value;
 }
 
 /* A shared library. obj.syms is its .dynsym, all names are global: first_global is 0. */

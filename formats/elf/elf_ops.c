@@ -6,6 +6,7 @@
 #include "formats/elf/elf_eh.h"
 #include "formats/elf/elf_gc.h"
 #include "formats/elf/elf_local.h"
+#include "formats/elf/elf_reloc.h"
 #include "formats/elf/elf_icf.h"
 #include "formats/elf/elf_relocatable.h"
 #include "formats/elf/elf_slack.h"
@@ -101,6 +102,23 @@ static struct kld_section *anchor(struct kld_session *ctx)
 static uint64_t place_address(const struct kld_atom *atom, uint64_t offset)
 {
     return elf_atom_address(atom, offset);
+}
+
+static void classify_block(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t block)
+{
+    (void)worker;
+    uint8_t *classes = arg;
+    kld_symid end = (kld_symid)KLD_MIN((block + 1) * ELF_SYMBOL_BLOCK, ctx->nsymbols);
+    for (kld_symid id = (kld_symid)(block * ELF_SYMBOL_BLOCK); id < end; id++)
+        classes[id] = (uint8_t)elf_classify_global(&ctx->symbols[id]);
+}
+
+static void scan_begin(struct kld_session *ctx)
+{
+    size_t blocks = (ctx->nsymbols + ELF_SYMBOL_BLOCK - 1) / ELF_SYMBOL_BLOCK;
+    uint8_t *classes = KLD_NEW_ARRAY(&ctx->arena, uint8_t, ctx->nsymbols);
+    kld_parallel_for(ctx, blocks, 4, classify_block, classes);
+    elf_state(ctx)->classes = classes;
 }
 
 static void scan(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file)
@@ -222,6 +240,7 @@ const struct kld_format_ops kld_format_elf = {
     .gc_symbol = elf_gc_symbol,
     .icf_keep = elf_icf_keep,
     .icf_more = elf_icf_more,
+    .scan_begin = scan_begin,
     .scan = scan,
     .synth = synth,
     .place = elf_place,

@@ -177,10 +177,11 @@ void elf_scan_local_exec(const struct elf_edge *e)
 /* Thread-local for one file, ordinary for the other: reported. */
 static bool is_tls_mismatch(const struct elf_edge *e)
 {
-    if (e->r_sym < e->obj->first_global)
+    bool access = row_of(e)->kind == ELF_RELOC_TLS;
+    if (e->r_sym < e->obj->first_global || (!access && e->class == ELF_TO_LOCAL))
         return false;
     const struct kld_symbol *sym = elf_global(e->ctx, e->obj, e->r_sym);
-    bool access = row_of(e)->kind == ELF_RELOC_TLS, definition = sym->type == KLD_TYPE_TLS;
+    bool definition = sym->type == KLD_TYPE_TLS;
     if (access == definition || sym->kind == KLD_SYM_UNDEFINED ||
         row_of(e)->kind == ELF_RELOC_ANY || (access && sym->type == KLD_TYPE_NONE))
         return false;

@@ -770,3 +770,26 @@ def test_equal_absolute_definitions_agree(t):
     m = t.asm('m.o', '.globl _start\n_start: nop\n.data\n.8byte x\n.section .note.GNU-stack\n')
     t.ld('app', m, x, same)
     t.ld('app', m, x, other, ok=False).says('x')
+
+
+def test_different_names_of_one_hash(t, compiler):
+    """XXH3 multiplies the halves of 16 bytes; the first one of these is 0 then, whatever the second is."""
+    zero = bytes.fromhex('b8fe6c3923a44bbe')
+    ends = ['one_____', 'two_____']
+
+    def with_zero(name):
+        file = t.path / name
+        file.write_bytes(file.read_bytes().replace(b'ZEROZERO', zero))
+        return name
+
+    names = [f'ZEROZERO{end}sixteen_letters_' for end in ends]
+    many = ''.join(f'.globl n{i}\nn{i}:\n' for i in range(25000))
+    first, second = (t.cc(f'{n}.o', f'int {name}(void) {{ return {n}; }}', '-fPIE')
+                     for n, name in enumerate(names, 3))
+    fillers = t.asm('many.o', f'.data\n{many}.section .note.GNU-stack\n')
+    caller = t.cc('m.o', f'int {names[0]}(void), {names[1]}(void);'
+                         f'int main(void) {{ return {names[0]}() * 10 + {names[1]}(); }}', '-fPIE')
+    t.link('app', *map(with_zero, (caller, first, second)), fillers)
+    t.run('app', status=34)
+    t.link('app', fillers, *map(with_zero, (second, first, caller)))
+    t.run('app', status=34)
