@@ -173,7 +173,8 @@ enum kld_file_kind {
 };
 
 /* What a file says of a global name: one byte a name, so that resolution walks dense memory.
- * Bits 0-2 the class, bits 4-5 the visibility. */
+ * Bits 0-2 the class, bit 3 that its definition is the one that counts (once that is decided), bits 4-5 the
+ * visibility. */
 enum kld_name_class {
     KLD_NAME_IGNORED,
     KLD_NAME_UNDEF,
@@ -183,6 +184,7 @@ enum kld_name_class {
     KLD_NAME_COMMON,
     KLD_NAME_GROUP, /* not a symbol: the signature of a COMDAT group */
 };
+enum { KLD_NAME_WON = 1 << 3 };
 #define KLD_NAME_CLASS(c)      ((c)&7)
 #define KLD_NAME_VISIBILITY(c) ((c) >> 4 & 3)
 

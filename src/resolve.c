@@ -92,9 +92,6 @@ static void merge_visibility(struct kld_symbol *sym, unsigned visibility)
         ;
 }
 
-/* Symbols are all over the memory: they are asked for this many names before they are wanted. */
-enum { AHEAD = 8 };
-
 static void vote(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
     (void)w, (void)arg;
@@ -107,8 +104,7 @@ static void vote(struct kld_session *ctx, struct kld_worker *w, void *arg, size_
             continue;
         uint64_t v = vote_of(file, n);
         struct kld_symbol *sym = &ctx->symbols[id];
-        if (n + AHEAD < file->nglobals)
-            __builtin_prefetch(&ctx->symbols[file->ids[n + AHEAD]].flags, 1);
+        kld_ask_for_symbol(ctx, file, n + KLD_ASK_AHEAD);
         if (v)
             atomic_min64(&ctx->resolver->best[id], v);
         if (shared) {

@@ -19,6 +19,26 @@ kld_symid kld_name_intern(struct kld_session *ctx, struct kld_str name);
 /* After load: the symbol of a name that some input or option mentions, or NULL. */
 struct kld_symbol *kld_symbol_find(struct kld_session *ctx, struct kld_str name);
 
+/* The symbols of a file's names are all over the memory: a loop over names asks for the symbol of a later one,
+ * this many names ahead, so that it is in the cache then. */
+enum { KLD_ASK_AHEAD = 8 };
+
+/* Of name number i, if there is one. */
+static inline void kld_ask_for_symbol(const struct kld_session *ctx, const struct kld_file *file,
+                                      uint32_t i)
+{
+    if (i < file->nglobals)
+        __builtin_prefetch(&ctx->symbols[file->ids[i]], 1);
+}
+
+/* The same where the file defines the name. */
+static inline void kld_ask_for_definition(const struct kld_session *ctx,
+                                          const struct kld_file *file, uint32_t i)
+{
+    if (i < file->nglobals && KLD_NAME_CLASS(file->classes[i]) >= KLD_NAME_DEF)
+        __builtin_prefetch(&ctx->symbols[file->ids[i]], 1);
+}
+
 /* Whether this file's name number i is the definition that won. */
 bool kld_resolve_won(const struct kld_session *ctx, const struct kld_file *file, uint32_t i);
 

@@ -72,8 +72,18 @@ uint64_t elf_tombstone(const struct elf_object *obj, const struct kld_atom *atom
 /* Whether branches to the symbol go to a PLT entry. */
 bool elf_has_plt(const struct kld_session *ctx, const struct kld_symbol *sym);
 
+/* Whether scan has found what it refers to, a global name, to be local to the output. That stays so, and to
+ * look it up is no cache miss, other than a look at the symbol. */
+static inline bool elf_is_local_global(const struct elf_fixup *f, kld_symid id)
+{
+    return f->elf->classes && f->elf->classes[id] == ELF_TO_LOCAL;
+}
+
 static inline enum elf_class elf_fixup_class(const struct elf_fixup *f)
 {
+    if (f->r_sym >= f->obj->first_global &&
+        elf_is_local_global(f, f->obj->base.ids[f->r_sym - f->obj->first_global]))
+        return ELF_TO_LOCAL;
     /* To scan too, what is undefined is 0 once it has been reported (or may be: an option). */
     enum elf_class class = elf_classify(f->ctx, f->obj, f->r_sym);
     return class == ELF_TO_UNDEFINED ? ELF_TO_CONSTANT : class;
@@ -111,8 +121,10 @@ static inline uint64_t elf_fixup_branch(const struct elf_fixup *f)
     if (f->r_sym < f->obj->first_global)
         return elf_fixup_value(f);
     kld_symid id = f->obj->base.ids[f->r_sym - f->obj->first_global];
+    if (kld_likely(elf_is_local_global(f, id)))
+        return f->elf->addresses[id];
     const struct kld_symbol *sym = &f->ctx->symbols[id];
-    if (kld_unlikely(elf_is_dynamic_symbol(sym)) && elf_has_plt(f->ctx, sym))
+    if (elf_is_dynamic_symbol(sym) && elf_has_plt(f->ctx, sym))
         return elf_plt_address(f->ctx, sym);
     return f->elf->addresses[id];
 }

@@ -660,9 +660,16 @@ void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct k
     file->atoms = KLD_NEW_ARRAY(&worker->arena, struct kld_atom, n);
     file->natoms = n;
     struct elf_name_cache cache = {0};
-    for (uint32_t i = 1; i < obj->nshdrs; i++)
-        if (elf_section_atom(obj, i))
-            fill_atom(ctx, worker, obj, i, elf_section_atom(obj, i), &cache);
+    uint64_t size = 0;
+    for (uint32_t i = 1; i < obj->nshdrs; i++) {
+        struct kld_atom *atom = elf_section_atom(obj, i);
+        if (!atom)
+            continue;
+        fill_atom(ctx, worker, obj, i, atom, &cache);
+        if (atom->flags & KLD_ATOM_ALLOC)
+            size += atom->size;
+    }
+    atomic_fetch_add_explicit(&elf_state(ctx)->memory_size, size, memory_order_relaxed);
     for (uint32_t i = 1; i < obj->nshdrs; i++)
         if (obj->shdrs[i].sh_type == SHT_RELA && obj->atom_of[i] != ELF_DISCARDED)
             attach_relocs(ctx, obj, i);
@@ -740,15 +747,12 @@ static void bind_variants(struct kld_session *ctx, const struct elf_object *obj)
 void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file)
 {
     (void)worker;
-    uint64_t size = 0;
-    for (uint32_t i = 0; i < file->natoms; i++)
-        if (file->atoms[i].flags & KLD_ATOM_ALLOC)
-            size += file->atoms[i].size;
-    atomic_fetch_add_explicit(&elf_state(ctx)->memory_size, size, memory_order_relaxed);
     for (uint32_t i = 0; i < file->nglobals; i++) {
+        kld_ask_for_definition(ctx, file, i + KLD_ASK_AHEAD);
         if (!kld_resolve_won(ctx, file, i))
             continue;
         struct kld_symbol *sym = &ctx->symbols[file->ids[i]];
+        file->classes[i] |= KLD_NAME_WON;
         sym->file = file;
         sym->index = i;
         if (file->kind == KLD_FILE_INTERNAL) {

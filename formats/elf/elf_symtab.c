@@ -17,6 +17,7 @@
 #include "formats/elf/elf_relocatable.h"
 #include "formats/elf/elf_symbols.h"
 #include "src/layout.h"
+#include "src/resolve.h"
 
 /* In kld_file.classes, whose other bits are taken: how a global name of the file is kept. */
 enum { KEPT_HIDDEN = 1 << 6, KEPT_GLOBAL = 1 << 7 };
@@ -31,6 +32,7 @@ enum kind {
     HIDDEN,   /* global names that became local: of a file, or of table.rest */
     GLOBALS,  /* of a file, or of table.rest */
 };
+enum { KINDS = GLOBALS + 1 };
 
 /* A run of symbols. Capacities are what it holds; with slack that is more for LOCALS. */
 struct part {
@@ -52,6 +54,8 @@ struct part {
 struct table {
     struct part *parts;
     uint32_t nparts;
+    uint32_t objects_at[KINDS]; /* the first of those of that kind that are of objects */
+    uint32_t nobjects;
     struct part **locals; /* by file: its part of kind LOCALS, or NULL */
     uint64_t **kept;      /* by file: bits of its local symbols */
     _Atomic bool gnu;     /* there is something that only ELFOSABI_GNU has */
@@ -98,6 +102,7 @@ struct walk {
     const uint32_t *lengths; /* of names, by count, if they are known */
     struct kld_arena *arena; /* where they are to be noted, if they are not */
     KLD_VEC(uint32_t) noted;
+    bool in_file; /* local names of a file, which may be those of mapping symbols */
     /* The last mapping symbol's name, in the input, and where it is: most of a file have one. */
     const char *mapping;
     uint64_t mapping_at;
@@ -129,7 +134,7 @@ static bool put(struct walk *w, struct kld_str name, elf_sym **out, elf_sym *scr
         if (w->names)
             memcpy(w->names + at, name.ptr, name.len);
     }
-    if (name.len && *name.ptr == '$') {
+    if (w->in_file && name.len && *name.ptr == '$') {
         w->mapping = name.ptr;
         w->mapping_at = at;
     }
@@ -189,12 +194,31 @@ static bool is_label_name(struct kld_str name)
            kld_str_starts(name, "_.L_") || kld_str_starts(name, "L0\001");
 }
 
-/* The name that is put next. */
-static struct kld_str next_name(const struct walk *w, const struct elf_object *obj,
-                                const elf_sym *sym)
+static struct kld_str global_name(const struct elf_object *obj, uint32_t i)
 {
-    const char *name = (const char *)obj->strtab.ptr + sym->st_name;
-    return w->lengths ? (struct kld_str){name, w->lengths[w->count]} : kld_str(name);
+    return kld_str((const char *)obj->strtab.ptr + obj->syms[obj->first_global + i].st_name);
+}
+
+static struct kld_str local_name(const struct elf_object *obj, uint32_t i)
+{
+    return kld_str((const char *)obj->strtab.ptr + obj->syms[i].st_name);
+}
+
+/* The name that is put next, of symbol i, if lengths are known. */
+static struct kld_str next_name(const struct walk *w, const struct elf_object *obj, uint32_t i)
+{
+    return (struct kld_str){(const char *)obj->strtab.ptr + obj->syms[i].st_name,
+                            w->lengths[w->count]};
+}
+
+/* global_name of a global name that the file defines. The symbol knows the length, unless the name in the
+ * file is one with a version. */
+static struct kld_str defined_name(const struct walk *w, const struct elf_object *obj, uint32_t i)
+{
+    if (kld_unlikely(obj->has_versions))
+        return global_name(obj, i);
+    return (struct kld_str){(const char *)obj->strtab.ptr + obj->syms[obj->first_global + i].st_name,
+                            w->ctx->symbols[obj->base.ids[i]].name_len};
 }
 
 static bool is_needed(const struct walk *w, uint32_t file, uint32_t i)
@@ -225,11 +249,18 @@ static bool is_discarded_name(const struct walk *w, const struct elf_object *obj
     return labels && is_label_name(kld_str(name));
 }
 
+/* Of a loop over global names, at number i, that looks at the symbols of those with that bit */
+static void ask_ahead(const struct walk *w, const struct elf_object *obj, uint32_t i, uint8_t bit)
+{
+    uint32_t next = i + KLD_ASK_AHEAD;
+    if (next < obj->base.nglobals && (obj->base.classes[next] & bit))
+        kld_ask_for_symbol(w->ctx, &obj->base, next);
+}
+
 /* The symbol, if this file defines its global name number i and it is part of the output. */
 static struct kld_symbol *defined_by(const struct walk *w, const struct elf_object *obj, uint32_t i)
 {
-    unsigned class = KLD_NAME_CLASS(obj->base.classes[i]);
-    if (class != KLD_NAME_DEF && class != KLD_NAME_DEF_WEAK && class != KLD_NAME_COMMON)
+    if (!(obj->base.classes[i] & KLD_NAME_WON))
         return NULL;
     struct kld_symbol *sym = &w->ctx->symbols[obj->base.ids[i]];
     if (sym->file != &obj->base || sym->index != obj->first_global + i || sym->synthetic)
@@ -319,7 +350,9 @@ static void put_local(struct walk *w, const struct part *part, uint32_t i)
     const elf_sym *sym = &part->obj->syms[i];
     if (w->local_numbers)
         w->local_numbers[i] = w->first + w->count;
-    if (put(w, next_name(w, part->obj, sym), &out, &scratch)) {
+    struct kld_str name =
+        w->lengths ? next_name(w, part->obj, i) : local_name(part->obj, i);
+    if (put(w, name, &out, &scratch)) {
         struct place place;
         find_local(w, part, elf_sym_section(part->obj, i), &place);
         out->st_info = sym->st_info;
@@ -353,6 +386,7 @@ static void walk_locals(struct walk *w, const struct part *part)
     const struct elf_object *obj = part->obj;
     const uint64_t *kept = w->table->kept[part->file];
     bool has_file = w->table->discard == KLD_DISCARD_ALL;
+    w->in_file = true;
     for (uint32_t word = 0; kept && word <= obj->first_global / 64; word++)
         for (uint64_t bits = kept[word]; bits; bits &= bits - 1) {
             uint32_t i = word * 64 + (uint32_t)__builtin_ctzll(bits);
@@ -476,18 +510,17 @@ static void put_global(struct walk *w, kld_symid id, struct kld_str name)
     w->count++;
 }
 
-static struct kld_str global_name(const struct elf_object *obj, uint32_t i)
-{
-    return kld_str((const char *)obj->strtab.ptr + obj->syms[obj->first_global + i].st_name);
-}
-
 static void walk_globals(struct walk *w, const struct part *part)
 {
     const struct elf_object *obj = part->obj;
     uint8_t bit = part->kind == HIDDEN ? KEPT_HIDDEN : KEPT_GLOBAL;
-    for (uint32_t i = 0; i < obj->base.nglobals; i++)
+    for (uint32_t i = 0; i < obj->base.nglobals; i++) {
+        if (!w->names) /* which need no look at symbols */
+            ask_ahead(w, obj, i, bit);
         if (obj->base.classes[i] & bit)
-            put_global(w, obj->base.ids[i], next_name(w, obj, &obj->syms[obj->first_global + i]));
+            put_global(w, obj->base.ids[i], w->lengths ? next_name(w, obj, obj->first_global + i)
+                                                       : defined_name(w, obj, i));
+    }
 }
 
 /* ---- deciding ---- */
@@ -524,6 +557,7 @@ static void decide_locals(struct kld_worker *worker, struct walk *w, struct tabl
 static void decide_globals(struct walk *w, struct table *t, struct elf_object *obj)
 {
     for (uint32_t i = 0; i < obj->base.nglobals; i++) {
+        ask_ahead(w, obj, i, KLD_NAME_WON);
         const struct kld_symbol *sym = defined_by(w, obj, i);
         if (!sym || (t->retains && !is_kept_global(w, obj->base.ids[i], global_name(obj, i))))
             continue;
@@ -531,15 +565,6 @@ static void decide_globals(struct walk *w, struct table *t, struct elf_object *o
         if (is_gnu(sym))
             note_gnu(t);
     }
-}
-
-static void decide_file(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t f)
-{
-    struct walk w = {.ctx = ctx, .table = arg};
-    if (ctx->files[f]->kind != KLD_FILE_OBJECT)
-        return;
-    decide_locals(worker, &w, arg, (uint32_t)f);
-    decide_globals(&w, arg, elf_object(ctx->files[f]));
 }
 
 /* ---- symbols that no object defines ---- */
@@ -829,10 +854,9 @@ static void list_rest(struct kld_session *ctx, struct table *t)
 
 /* ---- sizes ---- */
 
-static void count_part(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
+static void count_part(struct kld_session *ctx, struct kld_worker *worker, struct table *t,
+                       struct part *part)
 {
-    struct table *t = arg;
-    struct part *part = &t->parts[i];
     struct walk w = {.ctx = ctx, .table = t, .arena = part->obj ? &worker->arena : NULL};
     walk_part(&w, part);
     part->count = w.count;
@@ -840,13 +864,43 @@ static void count_part(struct kld_session *ctx, struct kld_worker *worker, void 
     part->lengths = w.noted.data;
 }
 
-static void list_files(struct kld_session *ctx, struct table *t, enum kind kind)
+static struct part *object_part(const struct table *t, enum kind kind, size_t number)
 {
+    return &t->parts[t->objects_at[kind] + number];
+}
+
+/* What is kept of the object of that number, and how much that is: at once, while its symbols are in the cache. */
+static void size_object(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t number)
+{
+    struct table *t = arg;
+    const struct part *locals = object_part(t, LOCALS, number);
+    struct walk w = {.ctx = ctx, .table = t};
+    decide_locals(worker, &w, t, locals->file);
+    decide_globals(&w, t, locals->obj);
+    count_part(ctx, worker, t, object_part(t, LOCALS, number));
+    if (!t->relocatable)
+        count_part(ctx, worker, t, object_part(t, HIDDEN, number));
+    count_part(ctx, worker, t, object_part(t, GLOBALS, number));
+}
+
+static void size_parts(struct kld_session *ctx, struct table *t)
+{
+    t->kept = KLD_NEW_ARRAY(&ctx->arena, uint64_t *, ctx->nfiles);
+    kld_parallel_for(ctx, t->nobjects, 4, size_object, t);
+    for (uint32_t i = 0; i < t->nparts; i++)
+        if (!t->parts[i].obj)
+            count_part(ctx, kld_pool_worker(ctx, 0), t, &t->parts[i]);
+}
+
+static void list_objects(struct kld_session *ctx, struct table *t, enum kind kind)
+{
+    t->objects_at[kind] = t->nparts;
     for (uint32_t f = 0; f < ctx->nfiles; f++) {
         struct elf_object *obj = elf_object(ctx->files[f]);
         if (obj->base.kind == KLD_FILE_OBJECT)
             t->parts[t->nparts++] = (struct part){.obj = obj, .kind = (uint8_t)kind, .file = f};
     }
+    t->nobjects = t->nparts - t->objects_at[kind];
 }
 
 static void list_parts(struct kld_session *ctx, struct table *t)
@@ -854,15 +908,15 @@ static void list_parts(struct kld_session *ctx, struct table *t)
     t->parts = KLD_NEW_ARRAY(&ctx->arena, struct part, 3 * (size_t)ctx->nfiles + 5);
     if (t->keeps_relocs)
         t->parts[t->nparts++] = (struct part){.kind = SECTIONS};
-    list_files(ctx, t, LOCALS);
+    list_objects(ctx, t, LOCALS);
     if (!t->relocatable) {
         if (elf_state(ctx)->arch->islands)
             t->parts[t->nparts++] = (struct part){.kind = ISLANDS};
         t->parts[t->nparts++] = (struct part){.kind = NO_FILE};
-        list_files(ctx, t, HIDDEN);
+        list_objects(ctx, t, HIDDEN);
         t->parts[t->nparts++] = (struct part){.kind = HIDDEN};
     }
-    list_files(ctx, t, GLOBALS);
+    list_objects(ctx, t, GLOBALS);
     t->parts[t->nparts++] = (struct part){.kind = GLOBALS};
 }
 
@@ -1054,9 +1108,7 @@ void elf_symtab_synth(struct kld_session *ctx)
         prepare_relocs(ctx, t);
     list_rest(ctx, t);
     list_parts(ctx, t);
-    t->kept = KLD_NEW_ARRAY(&ctx->arena, uint64_t *, ctx->nfiles);
-    kld_parallel_for(ctx, ctx->nfiles, 4, decide_file, t);
-    kld_parallel_for(ctx, t->nparts, 16, count_part, t);
+    size_parts(ctx, t);
     drop_no_file(t);
     note_abi(ctx, t);
     set_capacities(ctx, t);
