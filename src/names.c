@@ -257,8 +257,8 @@ static bool enter_all(struct scatter *s, size_t p, struct kld_name_partition *ta
         uint32_t end = s->starts[i][p + 1];
         ask_ahead(s, p, table, i);
         for (uint32_t k = s->starts[i][p]; k < end; k++)
-            ids[refs[k].index] = make_id(
-                (unsigned)p, find_or_add(table, arena, &refs[k], guess ? &guesses : NULL));
+            ids[refs[k].index] =
+                make_id((unsigned)p, find_or_add(table, arena, &refs[k], guess ? &guesses : NULL));
     }
     check_guesses(&guesses, table->names);
     return !guesses.wrong;

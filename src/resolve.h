@@ -39,6 +39,13 @@ static inline void kld_ask_for_definition(const struct kld_session *ctx,
         __builtin_prefetch(&ctx->symbols[file->ids[i]], 1);
 }
 
+/* The same of the atom that defines it, in a loop over symbols. */
+static inline void kld_ask_for_atom(const struct kld_session *ctx, kld_symid id)
+{
+    if (id < ctx->nsymbols && ctx->symbols[id].kind == KLD_SYM_DEFINED)
+        __builtin_prefetch(ctx->symbols[id].atom);
+}
+
 /* Whether this file's name number i is the definition that won. */
 bool kld_resolve_won(const struct kld_session *ctx, const struct kld_file *file, uint32_t i);
 

@@ -104,7 +104,8 @@ static uint64_t place_address(const struct kld_atom *atom, uint64_t offset)
     return elf_atom_address(atom, offset);
 }
 
-static void classify_block(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t block)
+static void classify_block(struct kld_session *ctx, struct kld_worker *worker, void *arg,
+                           size_t block)
 {
     (void)worker;
     uint8_t *classes = arg;

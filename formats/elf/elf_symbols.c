@@ -508,9 +508,11 @@ static void fix_block(struct kld_session *ctx, struct kld_worker *w, void *arg, 
     (void)w, (void)arg;
     struct elf_link *elf = elf_state(ctx);
     kld_symid end = (kld_symid)KLD_MIN((block + 1) * ELF_SYMBOL_BLOCK, ctx->nsymbols);
-    for (kld_symid id = (kld_symid)(block * ELF_SYMBOL_BLOCK); id < end; id++)
+    for (kld_symid id = (kld_symid)(block * ELF_SYMBOL_BLOCK); id < end; id++) {
+        kld_ask_for_atom(ctx, id + KLD_ASK_AHEAD);
         if (ctx->symbols[id].name)
             elf->addresses[id] = elf_symbol_address(ctx, &ctx->symbols[id]);
+    }
 }
 
 void elf_fix_symbols(struct kld_session *ctx)

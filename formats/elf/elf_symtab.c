@@ -217,7 +217,8 @@ static struct kld_str defined_name(const struct walk *w, const struct elf_object
 {
     if (kld_unlikely(obj->has_versions))
         return global_name(obj, i);
-    return (struct kld_str){(const char *)obj->strtab.ptr + obj->syms[obj->first_global + i].st_name,
+    return (struct kld_str){(const char *)obj->strtab.ptr +
+                                obj->syms[obj->first_global + i].st_name,
                             w->ctx->symbols[obj->base.ids[i]].name_len};
 }
 
@@ -350,8 +351,7 @@ static void put_local(struct walk *w, const struct part *part, uint32_t i)
     const elf_sym *sym = &part->obj->syms[i];
     if (w->local_numbers)
         w->local_numbers[i] = w->first + w->count;
-    struct kld_str name =
-        w->lengths ? next_name(w, part->obj, i) : local_name(part->obj, i);
+    struct kld_str name = w->lengths ? next_name(w, part->obj, i) : local_name(part->obj, i);
     if (put(w, name, &out, &scratch)) {
         struct place place;
         find_local(w, part, elf_sym_section(part->obj, i), &place);
@@ -515,11 +515,12 @@ static void walk_globals(struct walk *w, const struct part *part)
     const struct elf_object *obj = part->obj;
     uint8_t bit = part->kind == HIDDEN ? KEPT_HIDDEN : KEPT_GLOBAL;
     for (uint32_t i = 0; i < obj->base.nglobals; i++) {
-        if (!w->names) /* which need no look at symbols */
+        if (w->syms || !w->lengths) /* else there is no look at symbols */
             ask_ahead(w, obj, i, bit);
         if (obj->base.classes[i] & bit)
-            put_global(w, obj->base.ids[i], w->lengths ? next_name(w, obj, obj->first_global + i)
-                                                       : defined_name(w, obj, i));
+            put_global(w, obj->base.ids[i],
+                       w->lengths ? next_name(w, obj, obj->first_global + i)
+                                  : defined_name(w, obj, i));
     }
 }
 
@@ -870,7 +871,8 @@ static struct part *object_part(const struct table *t, enum kind kind, size_t nu
 }
 
 /* What is kept of the object of that number, and how much that is: at once, while its symbols are in the cache. */
-static void size_object(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t number)
+static void size_object(struct kld_session *ctx, struct kld_worker *worker, void *arg,
+                        size_t number)
 {
     struct table *t = arg;
     const struct part *locals = object_part(t, LOCALS, number);

@@ -5,9 +5,11 @@
 #include <xxhash.h>
 #include "src/archive.h"
 #include "src/incremental/incremental.h"
+#include "src/incremental/members.h"
 #include "src/layout.h"
 #include "src/load.h"
 #include "src/merge.h"
+#include "src/resolve.h"
 #include "src/text.h"
 
 /* ---- the contents of a file ---- */
@@ -166,55 +168,6 @@ struct kld_identity kld_identity_of_bytes(struct kld_bytes bytes)
         .size = bytes.len, .mtime = (int64_t)h.low64, .ctime = (int64_t)h.high64};
 }
 
-/* With --whole-archive members are part of the link of which the index says nothing. */
-static uint64_t count_members(const struct kld_archive *archive)
-{
-    struct kld_archive_member member;
-    const char *error;
-    uint64_t at = archive->first, n = 0;
-    while (kld_archive_next(archive, &at, &member, &error))
-        n++;
-    return n;
-}
-
-/* Offsets of members change whenever one before them does: members count. The order of the names of
- * one member does not matter. */
-uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes)
-{
-    struct kld_archive archive;
-    uint64_t where, offset, member = 0, last = 0, hash = 0;
-    struct kld_str name;
-    (void)ctx;
-    if (kld_archive_parse(&archive, bytes, &where))
-        return 0;
-    if (archive.thin)
-        hash = XXH3_64bits(archive.long_names.ptr, archive.long_names.len);
-    uint64_t members = count_members(&archive);
-    hash += XXH3_64bits(&members, sizeof(members));
-    struct kld_archive_index index = kld_archive_index(&archive);
-    while (kld_archive_index_next(&index, &name, &offset)) {
-        member += offset != last;
-        last = offset;
-        hash += XXH3_64bits_withSeed(name.ptr, name.len, member);
-    }
-    return hash;
-}
-
-struct kld_turns kld_record_turns(struct kld_arena *arena, const struct kld_archive *archive)
-{
-    struct kld_str name;
-    uint64_t offset, last = 0;
-    KLD_VEC(uint64_t) turns = {0};
-    *kld_vec_push(arena, &turns) = 0;
-    struct kld_archive_index index = kld_archive_index(archive);
-    while (kld_archive_index_next(&index, &name, &offset)) {
-        if (offset != last)
-            *kld_vec_push(arena, &turns) = offset;
-        last = offset;
-    }
-    return (struct kld_turns){turns.data, turns.len};
-}
-
 /* ---- the tables ---- */
 
 struct recorder {
@@ -233,6 +186,7 @@ struct recorder {
     struct kld_state_input *inputs;
     struct kld_io_known *known; /* by path; behind them what is in memory, in its order */
     size_t nknown, ninputs;
+    struct kld_members members;
     uint32_t *by_place;             /* [ninputs - nknown] what is in memory, by address */
     const uint32_t *format_numbers; /* by symbol id */
     atomic_bool unsupported;        /* there is something that a state does not hold */
@@ -354,8 +308,11 @@ static void compose_symbols(void *arg, uint64_t first, uint64_t count, uint8_t *
 {
     struct recorder *r = arg;
     struct kld_state_symbol *symbols = (void *)out;
-    for (uint64_t i = 0; i < count; i++)
+    for (uint64_t i = 0; i < count; i++) {
+        if (i + KLD_ASK_AHEAD < count)
+            kld_ask_for_atom(r->ctx, r->ids[first + i + KLD_ASK_AHEAD]);
         record_symbol(r, r->ids[first + i], &symbols[i]);
+    }
 }
 
 /* The names of one partition of names.c have a part of the index of their own. */
@@ -461,8 +418,7 @@ static void measure_file(struct kld_session *ctx, struct kld_worker *w, void *ar
     struct recorder *r = arg;
     const struct kld_file *file = ctx->files[f];
     struct kld_state_contents *head = &r->heads[f];
-    if (file->member)
-        r->files[f].hash = XXH3_64bits(file->bytes.ptr, file->bytes.len);
+    kld_members_hash(&r->members, (uint32_t)f);
     if (file->kind == KLD_FILE_OBJECT) {
         head->nnames = file->nnames;
         head->nglobals = file->nglobals;
@@ -623,6 +579,8 @@ static void record_files(struct recorder *r)
         if (!in->nfiles++)
             in->first_file = f;
     }
+    r->members = (struct kld_members){ctx, r->known, r->inputs, r->files, .ninputs = r->ninputs};
+    kld_members_begin(&r->members, r->nknown);
     note_capacities(r);
     kld_parallel_for(ctx, ctx->nfiles, 16, measure_file, r);
     kld_builder_table(&r->b, KLD_T_FILES, r->files, ctx->nfiles, sizeof(*r->files));
@@ -647,39 +605,12 @@ static enum kld_state_input_kind kind_of(struct kld_session *ctx, const struct k
     }
 }
 
-/* The files are in the order of their offsets; those of an index need not be. */
-static void record_turns(struct recorder *r, struct kld_worker *w, const struct kld_state_input *in,
-                         struct kld_bytes bytes)
-{
-    struct kld_archive archive;
-    uint64_t where;
-    if (!in->nfiles || kld_archive_parse(&archive, bytes, &where) || archive.thin)
-        return;
-    struct kld_turns turns = kld_record_turns(&w->arena, &archive);
-    for (size_t t = turns.count - 1; t; t--) {
-        uint32_t from = in->first_file, to = in->first_file + in->nfiles;
-        while (from < to) {
-            uint32_t mid = from + (to - from) / 2;
-            if (r->files[mid].offset < turns.offsets[t])
-                from = mid + 1;
-            else
-                to = mid;
-        }
-        if (from < in->first_file + in->nfiles && r->files[from].offset == turns.offsets[t] &&
-            r->files[from].input == in - r->inputs)
-            r->files[from].turn = t;
-    }
-}
-
 static void record_input(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
     struct recorder *r = arg;
     struct kld_state_input *in = &r->inputs[i];
     switch ((enum kld_state_input_kind)in->kind) {
-    case KLD_INPUT_IS_ARCHIVE:
-        in->hash = kld_record_archive(ctx, r->known[i].bytes);
-        record_turns(r, w, in, r->known[i].bytes);
-        break;
+    case KLD_INPUT_IS_ARCHIVE: kld_members_index(&r->members, &w->arena, (uint32_t)i); break;
     case KLD_INPUT_IS_SHARED:
         in->hash = updater(ctx)->interface(ctx, in->nfiles ? ctx->files[in->first_file] : NULL);
         break;

@@ -12,7 +12,6 @@
 #ifndef KLD_SRC_INCREMENTAL_RECORD_H
 #define KLD_SRC_INCREMENTAL_RECORD_H
 
-#include "src/archive.h"
 #include "src/incremental/state.h"
 
 struct kld_state_contents {
@@ -80,18 +79,6 @@ void kld_record_get_next(struct kld_state *st, uint32_t f, struct kld_file_recor
 /* After a full link with slack: puts its state into the store. False if that cannot be written, or the
  * link is one that cannot be recorded. */
 bool kld_record_link(struct kld_session *ctx);
-
-/* What decides whether a changed archive may offer other members: its index. */
-uint64_t kld_record_archive(struct kld_session *ctx, struct kld_bytes bytes);
-
-/* Where members are in the archive, by their turns: first in the index is turn 1. A member whose names are
- * not in a row has several. As long as the hash above stays, turns mean the same members, whatever
- * they are called. Offset 0: there is no such turn. */
-struct kld_turns {
-    uint64_t *offsets; /* by turn */
-    size_t count;      /* one more than there are */
-};
-struct kld_turns kld_record_turns(struct kld_arena *arena, const struct kld_archive *archive);
 
 /* Hashes of the options, and of the list of inputs. */
 void kld_record_options(struct kld_session *ctx, uint64_t hash[2]);

@@ -16,6 +16,7 @@
 #include "src/incremental/gate.h"
 #include "src/incremental/incremental.h"
 #include "src/incremental/kept.h"
+#include "src/incremental/members.h"
 #include "src/inputs.h"
 #include "src/layout.h"
 
@@ -349,7 +350,8 @@ static bool load_archive(struct kld_relink *r, uint32_t input)
         return kld_relink_refuse(r, KLD_WHY_UNSUPPORTED, "%s has no index", path);
     if (archive.thin)
         return true; /* its members are inputs of their own */
-    struct kld_turns turns = kld_record_turns(&r->ctx->arena, &archive);
+    struct kld_turns turns;
+    kld_record_archive(&r->ctx->arena, bytes, &turns);
     uint32_t nth = 0;
     const char *last = NULL;
     uint64_t before = 0;

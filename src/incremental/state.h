@@ -75,9 +75,11 @@ struct kld_state_input {
     struct kld_identity id; /* of a file, or of what the host hands out: kld_identity_of_bytes */
     uint64_t hash;          /* archive: its index; library: its interface; text: its bytes */
     uint32_t first_file, nfiles;
-    uint32_t item; /* 1 + index in the list of inputs: bytes of the host; 0: by its path */
-    uint32_t unused;
+    uint32_t item;  /* 1 + index in the list of inputs: bytes of the host; 0: by its path */
+    uint32_t flags; /* KLD_STATE_INPUT_UNREAD */
 };
+/* An archive of which the state has no hashes: members.h */
+enum { KLD_STATE_INPUT_UNREAD = 1 << 0 };
 
 struct kld_state_item {
     uint64_t name; /* in the heap, with a NUL */
@@ -93,7 +95,7 @@ struct kld_state_file {
     uint32_t member_length;
     uint32_t puller;             /* the symbol that brought it from its archive, or KLD_NO_SYMBOL */
     uint64_t offset, size, hash; /* archive: of the member's contents */
-    uint64_t turn; /* archive: of the member in the index: kld_record_turns; 0: none */
+    uint64_t turn;               /* archive: of the member in the index: kld_turns; 0: none */
     uint64_t contents, contents_size, contents_capacity; /* in the heap: record.h */
 };
 enum {

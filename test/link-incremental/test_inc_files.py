@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -309,6 +310,63 @@ def test_h11_older_archive(t):
     os.utime(t.path / 'libcore.a', (1e9, 1e9))
     core.a.patched()
     core.a.run(status=56)
+
+
+def age(path, days=3):
+    """What nobody has changed for days; its other times are of now."""
+    then = time.time() - days * 86400
+    os.utime(path, (then, then))
+
+
+def test_h11_archive_that_was_old(t):
+    """Of one that nobody seems to work on there are no hashes, until somebody does."""
+    core = Core(t, *SPLIT)
+    age(t.path / 'libcore.a')
+    core.full()
+    core.edit('table.c', '10)', '20)')
+    core.a.falls_back('archive')
+    core.a.run(status=56)
+    for before, now, status in ('20)', '30)', 66), ('30)', '10)', 46):
+        core.edit('table.c', before, now)
+        core.a.patched()
+        core.a.run(status=status)
+
+
+def test_h11_full_link_takes_over_what_is_known_of_archives(t):
+    core = Core(t, *SPLIT).full()
+    age(t.path / 'libcore.a')
+    core.a.patched()
+    core.a.args.append('-Wl,-z,now')
+    core.a.falls_back('options')
+    core.edit('table.c', '10)', '20)')
+    core.a.patched()
+    core.a.run(status=56)
+
+
+@pytest.mark.parametrize('other', ['code', 'names'])
+def test_h11_full_link_takes_over_nothing_that_has_changed(t, other):
+    """A relink that gave up had read the archive before, or had only seen that it was another."""
+    s = Sources(t, *SPLIT, one_c='int one(void) { return 1; }', two_c='int two(void) { return 2; }',
+                main_c='int one(void), two(void); int main(void) { return one() * 10 + two(); }')
+    for name in 'one', 'two':
+        t.ar(f'lib{name}.a', f'{name}.o')
+    app = Link(t, 'app', 'main.o', 'libone.a', 'libtwo.a')
+    app.full()
+    app.run(status=12)
+    first = (t.path / 'one.o').read_bytes()
+    s.set('one.c', 'int one(void) { return 3; }')
+    t.ar('libone.a', 'one.o')
+    if other == 'names':
+        s.set('two.c', 'int two(void) { return 2; } int three(void) { return 3; }')
+        t.ar('libtwo.a', 'two.o')
+    else:
+        s.set('main.c', 'int one(void), two(void); int main(void) { return one() * 10 + two(); } int more;')
+    app.falls_back()
+    app.run(status=32)
+    t.write('one.o', first)
+    t.ar('libone.a', 'one.o')
+    app.patched()
+    app.run(status=12)
 
 
 # -- 12: files that are deleted -------------------------------------------------------------------
