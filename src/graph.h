@@ -212,6 +212,7 @@ struct kld_file {
     bool in_group;        /* of --start-group */
     bool by_library_name; /* -lfoo, not a path */
     bool just_symbols;    /* symbols only, no contents */
+    bool meets_lazy;      /* has a global name that some archive or lazy object offers: load.c */
     bool lazy;            /* an object between --start-lib and --end-lib, or an archive member */
     bool exclude_libs;    /* its symbols are not exported */
     kld_symid puller;     /* lazy: the name for which it was taken */

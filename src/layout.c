@@ -150,48 +150,127 @@ static bool is_placed(const struct kld_atom *a)
     return a->live && a->kind != KLD_ATOM_PIECES;
 }
 
-static void count_atom(struct kld_session *ctx, const struct kld_atom *a, uint64_t order)
+/* What the atoms of some files bring to a section. */
+struct tally {
+    uint64_t first; /* as kld_section.first */
+    size_t count;   /* then: where the next one of them goes */
+    uint8_t flags, p2align;
+    bool has_bytes;
+};
+
+/* Files are counted, and put where they go, in runs of about as many atoms each. */
+enum { MOST_RUNS = 16, ATOMS_A_RUN = 1 << 14 };
+struct gathering {
+    uint32_t starts[MOST_RUNS + 1]; /* by run: its first file */
+    uint32_t nruns;
+    struct tally *tallies; /* [nruns + 1][sections]: the last of the linker's own atoms */
+};
+
+static void count_atom(struct tally *t, const struct kld_atom *a, uint64_t order)
 {
-    struct kld_section *s = ctx->sections.data[a->section];
-    s->atoms.cap++;
-    s->flags |= a->flags & (KLD_ATOM_ALLOC | KLD_ATOM_WRITE | KLD_ATOM_EXEC | KLD_ATOM_TLS);
-    s->p2align = KLD_MAX(s->p2align, a->p2align);
-    if (!(a->flags & KLD_ATOM_ZERO))
-        s->has_bytes = true;
-    if (order < s->first)
-        s->first = order;
+    t->count++;
+    t->flags |= a->flags & (KLD_ATOM_ALLOC | KLD_ATOM_WRITE | KLD_ATOM_EXEC | KLD_ATOM_TLS);
+    t->p2align = KLD_MAX(t->p2align, a->p2align);
+    t->has_bytes |= !(a->flags & KLD_ATOM_ZERO);
+    t->first = KLD_MIN(t->first, order);
+}
+
+static void count_run(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t run)
+{
+    (void)w;
+    struct gathering *g = arg;
+    struct tally *tallies = g->tallies + run * ctx->sections.len;
+    for (uint32_t f = g->starts[run]; f < g->starts[run + 1]; f++) {
+        const struct kld_file *file = ctx->files[f];
+        for (uint32_t i = 0; i < file->natoms; i++)
+            if (is_placed(&file->atoms[i]))
+                count_atom(&tallies[file->atoms[i].section], &file->atoms[i],
+                           (uint64_t)file->index << 32 | i);
+    }
+}
+
+static void place_run(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t run)
+{
+    (void)w;
+    struct gathering *g = arg;
+    struct tally *tallies = g->tallies + run * ctx->sections.len;
+    for (uint32_t f = g->starts[run]; f < g->starts[run + 1]; f++) {
+        struct kld_file *file = ctx->files[f];
+        for (uint32_t i = 0; i < file->natoms; i++)
+            if (is_placed(&file->atoms[i])) {
+                uint32_t section = file->atoms[i].section;
+                ctx->sections.data[section]->atoms.data[tallies[section].count++] = &file->atoms[i];
+            }
+    }
+}
+
+static void make_runs(struct kld_session *ctx, struct gathering *g)
+{
+    uint64_t all = 0, atoms = 0;
+    for (uint32_t f = 0; f < ctx->nfiles; f++)
+        all += ctx->files[f]->natoms;
+    uint64_t a_run = KLD_MAX(all / MOST_RUNS + 1, (uint64_t)ATOMS_A_RUN);
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        if (atoms >= g->nruns * a_run)
+            g->starts[g->nruns++] = f;
+        atoms += ctx->files[f]->natoms;
+    }
+    g->starts[g->nruns] = ctx->nfiles;
+    size_t n = (g->nruns + 1) * ctx->sections.len;
+    g->tallies = KLD_NEW_ARRAY(&ctx->scratch, struct tally, n);
+    for (size_t i = 0; i < n; i++)
+        g->tallies[i].first = UINT64_MAX;
+}
+
+/* The section gets the sum of what is in the runs, which get where in it they begin. */
+static void add_tally(struct kld_section *s, struct tally *t)
+{
+    size_t start = s->atoms.len;
+    s->atoms.len += t->count;
+    t->count = start;
+    s->flags |= t->flags;
+    s->p2align = KLD_MAX(s->p2align, t->p2align);
+    s->has_bytes |= t->has_bytes;
+    s->first = KLD_MIN(s->first, t->first);
+}
+
+/* The linker's own atoms come behind all others. */
+static void count_own(struct kld_session *ctx, struct tally *tallies)
+{
+    for (size_t i = 0; i < ctx->made.len; i++)
+        if (is_placed(ctx->made.data[i]))
+            count_atom(&tallies[ctx->made.data[i]->section], ctx->made.data[i],
+                       (uint64_t)UINT32_MAX << 32 | i);
+}
+
+static void place_own(struct kld_session *ctx, struct tally *tallies)
+{
+    for (size_t i = 0; i < ctx->made.len; i++) {
+        struct kld_atom *atom = ctx->made.data[i];
+        if (is_placed(atom))
+            ctx->sections.data[atom->section]->atoms.data[tallies[atom->section].count++] = atom;
+    }
 }
 
 void kld_gather(struct kld_session *ctx)
 {
-    for (uint32_t f = 0; f < ctx->nfiles; f++) {
-        struct kld_file *file = ctx->files[f];
-        for (uint32_t i = 0; i < file->natoms; i++)
-            if (is_placed(&file->atoms[i]))
-                count_atom(ctx, &file->atoms[i], (uint64_t)file->index << 32 | i);
-    }
-    for (size_t i = 0; i < ctx->made.len; i++)
-        if (is_placed(ctx->made.data[i]))
-            count_atom(ctx, ctx->made.data[i], (uint64_t)UINT32_MAX << 32 | i);
+    struct gathering g = {.nruns = 0};
+    make_runs(ctx, &g);
+    struct tally *own = g.tallies + g.nruns * ctx->sections.len;
+    kld_parallel_for(ctx, g.nruns, 1, count_run, &g);
+    count_own(ctx, own);
     for (size_t i = 0; i < ctx->sections.len; i++) {
         struct kld_section *s = ctx->sections.data[i];
+        for (uint32_t run = 0; run <= g.nruns; run++)
+            add_tally(s, &g.tallies[run * ctx->sections.len + i]);
+        s->atoms.cap = s->atoms.len;
         s->atoms.data = KLD_NEW_ARRAY(&ctx->arena, struct kld_atom *, s->atoms.cap);
         if (!s->has_bytes)
             s->flags |= KLD_ATOM_ZERO;
     }
-    for (uint32_t f = 0; f < ctx->nfiles; f++) {
-        struct kld_file *file = ctx->files[f];
-        for (uint32_t i = 0; i < file->natoms; i++)
-            if (is_placed(&file->atoms[i])) {
-                struct kld_section *s = ctx->sections.data[file->atoms[i].section];
-                s->atoms.data[s->atoms.len++] = &file->atoms[i];
-            }
-    }
-    for (size_t i = 0; i < ctx->made.len; i++)
-        if (is_placed(ctx->made.data[i])) {
-            struct kld_section *s = ctx->sections.data[ctx->made.data[i]->section];
-            s->atoms.data[s->atoms.len++] = ctx->made.data[i];
-        }
+    kld_parallel_for(ctx, g.nruns, 1, place_run, &g);
+    place_own(ctx, own);
+    kld_arena_free(&ctx->scratch);
 }
 
 /* ---- offsets and addresses ---- */

@@ -29,6 +29,7 @@ struct lazy_member {
     uint64_t offset;
     struct kld_file *file; /* once parsed */
     kld_symid puller;      /* the name it was extracted for */
+    _Atomic bool wished;   /* a wave has found that it may be wanted */
     bool wanted;           /* parsed or about to be */
     bool extracted;
 };
@@ -64,6 +65,9 @@ struct loader {
     uint8_t *seen;
     struct lazy_member **lazy;
     uint32_t limit;
+    uint64_t *
+        offered; /* bits: names that some archive or lazy object offers, once those are known, of */
+    uint32_t noffered;         /* so many ids */
     KLD_VEC(kld_symid) forced; /* by --undefined-glob */
     size_t parsed;             /* files of parse_queue that are */
     KLD_VEC(struct lazy_member *) extract_queue;
@@ -344,6 +348,41 @@ static void grow_arrays(struct loader *l)
     l->limit = cap;
 }
 
+static void offer_bit(struct loader *l, kld_symid id)
+{
+    l->offered[id / 64] |= 1ull << id % 64;
+}
+
+static bool is_offered(const struct loader *l, kld_symid id)
+{
+    return id < l->noffered && (l->offered[id / 64] >> id % 64 & 1);
+}
+
+/* All archives and lazy objects of the command line are read. */
+static void collect_offers(struct loader *l)
+{
+    l->noffered = kld_names_limit(&l->ctx->resolver->names);
+    l->offered = KLD_NEW_ARRAY(l->scratch, uint64_t, l->noffered / 64 + 1);
+    for (size_t i = 0; i < l->inputs.len; i++) {
+        const struct input *in = &l->inputs.data[i];
+        for (uint32_t k = 0; in->archive && k < in->archive->nentries; k++)
+            offer_bit(l, in->archive->ids[k]);
+        for (uint32_t k = 0; in->lazy && k < in->file->nglobals; k++)
+            offer_bit(l, in->file->ids[k]);
+    }
+}
+
+/* The steps below go through the names of these files only, one file after the other: with --whole-archive
+ * there are few. */
+static void find_mention(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+{
+    (void)ctx, (void)w;
+    const struct loader *l = arg;
+    struct kld_file *file = l->parse_queue.data[i];
+    for (uint32_t k = 0; k < file->nglobals && !file->meets_lazy; k++)
+        file->meets_lazy = is_offered(l, file->ids[k]);
+}
+
 /* Parses what is queued, from `first` on, and interns its names. */
 static void parse_and_intern(struct loader *l, size_t first, size_t first_archive)
 {
@@ -369,6 +408,11 @@ static void parse_and_intern(struct loader *l, size_t first, size_t first_archiv
         for (size_t i = 0; i < n; i++)
             apply_wrap(l, l->parse_queue.data[first + i]);
     grow_arrays(l);
+    if (!l->offered)
+        collect_offers(l);
+    l->parse_queue.data += first;
+    kld_parallel_for(ctx, n, 16, find_mention, l);
+    l->parse_queue.data -= first;
 }
 
 /* ---- step 2: guessing ---- */
@@ -404,7 +448,7 @@ static void note_offers(struct loader *l)
             }
             continue;
         }
-        for (uint32_t k = 0; !in->lazy && k < in->file->nglobals; k++) {
+        for (uint32_t k = 0; !in->lazy && in->file->meets_lazy && k < in->file->nglobals; k++) {
             unsigned class = KLD_NAME_CLASS(in->file->classes[k]);
             if (class == KLD_NAME_DEF || class == KLD_NAME_DEF_WEAK)
                 l->seen[in->file->ids[k]] = SEEN_DEF;
@@ -432,6 +476,37 @@ static void expand_undefined_globs(struct loader *l)
     }
 }
 
+/* A wave: files of the parse queue from `first` on. */
+struct wave {
+    const struct loader *l;
+    size_t first;
+};
+
+static void find_wishes(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+{
+    (void)ctx, (void)w;
+    const struct wave *wave = arg;
+    const struct loader *l = wave->l;
+    const struct kld_file *file = l->parse_queue.data[wave->first + i];
+    for (uint32_t k = 0; file->meets_lazy && k < file->nglobals; k++) {
+        struct lazy_member *m = l->lazy[file->ids[k]];
+        if (m && !m->wanted && !m->wished && KLD_NAME_CLASS(file->classes[k]) == KLD_NAME_UNDEF &&
+            !(l->seen[file->ids[k]] & SEEN_DEF))
+            atomic_store_explicit(&m->wished, true, memory_order_relaxed);
+    }
+}
+
+/* What the files from `first` on want is queued, in the order of the archives. */
+static void queue_wanted(struct loader *l, size_t first)
+{
+    struct wave wave = {l, first};
+    kld_parallel_for(l->ctx, l->parse_queue.len - first, 4, find_wishes, &wave);
+    for (size_t i = 0; i < l->archives.len; i++)
+        for (uint32_t k = 0; k < l->archives.data[i]->nmembers; k++)
+            if (l->archives.data[i]->members[k].wished)
+                want(l, &l->archives.data[i]->members[k]);
+}
+
 static void guess_members(struct loader *l)
 {
     note_offers(l);
@@ -440,13 +515,8 @@ static void guess_members(struct loader *l)
         parse_and_intern(l, l->parsed, l->archives.len);
     for (size_t done = 0; done < l->parse_queue.len;) {
         size_t end = l->parse_queue.len;
-        for (; done < end; done++) {
-            const struct kld_file *file = l->parse_queue.data[done];
-            for (uint32_t k = 0; k < file->nglobals; k++)
-                if (KLD_NAME_CLASS(file->classes[k]) == KLD_NAME_UNDEF && l->lazy[file->ids[k]] &&
-                    !(l->seen[file->ids[k]] & SEEN_DEF))
-                    want(l, l->lazy[file->ids[k]]);
-        }
+        queue_wanted(l, done);
+        done = end;
         if (l->parse_queue.len > end)
             parse_and_intern(l, end, l->archives.len);
     }
@@ -526,6 +596,8 @@ static void join(struct loader *l, struct kld_file *file)
 {
     file->live = true;
     *kld_vec_push(l->scratch, &l->live) = file;
+    if (!file->meets_lazy)
+        return;
     for (uint32_t k = 0; k < file->nglobals; k++) {
         unsigned class = KLD_NAME_CLASS(file->classes[k]);
         kld_symid id = file->ids[k];
@@ -629,16 +701,24 @@ static void list_files(struct loader *l)
     }
 }
 
-static void make_symbols(struct kld_session *ctx)
+enum { BLOCK = 8192 }; /* symbols at a time */
+
+static void name_symbols(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
 {
-    struct kld_names *names = &ctx->resolver->names;
-    ctx->nsymbols = kld_names_limit(names);
-    ctx->symbols = KLD_NEW_ARRAY(&ctx->arena, struct kld_symbol, ctx->nsymbols);
-    for (kld_symid id = 0; id < ctx->nsymbols; id++) {
-        struct kld_str name = kld_names_get(names, id);
+    (void)w, (void)arg;
+    kld_symid end = (kld_symid)KLD_MIN((block + 1) * BLOCK, ctx->nsymbols);
+    for (kld_symid id = (kld_symid)(block * BLOCK); id < end; id++) {
+        struct kld_str name = kld_names_get(&ctx->resolver->names, id);
         ctx->symbols[id].name = name.ptr;
         ctx->symbols[id].name_len = (uint32_t)name.len;
     }
+}
+
+static void make_symbols(struct kld_session *ctx)
+{
+    ctx->nsymbols = kld_names_limit(&ctx->resolver->names);
+    ctx->symbols = KLD_NEW_ARRAY(&ctx->arena, struct kld_symbol, ctx->nsymbols);
+    kld_parallel_for(ctx, (ctx->nsymbols + BLOCK - 1) / BLOCK, 2, name_symbols, NULL);
 }
 
 kld_symid kld_name_intern(struct kld_session *ctx, struct kld_str name)
