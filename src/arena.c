@@ -87,7 +87,7 @@ void *kld_arena_alloc(struct kld_arena *arena, size_t size, size_t align)
     arena->ptr = (char *)b + HEADER;
     arena->end = (char *)b + b->size;
     if (arena->next_block < LARGEST_BLOCK)
-        arena->next_block *= 2;
+        arena->next_block *= 4;
     return kld_arena_alloc(arena, size, align);
 }
 

@@ -65,15 +65,22 @@ struct wanted {
 /* A group of the new merge, and where it comes to be. */
 struct group {
     const struct kld_merged *merged;
-    uint64_t base;     /* address that places count from */
-    uint32_t *numbers; /* by place: 1 + number in wanted */
-    KLD_VEC(struct wanted) wanted;
+    uint64_t base;         /* address that places count from */
+    uint64_t *places;      /* bits: places where a piece begins */
+    uint32_t *directory;   /* by word of them: how many there are before it */
+    struct wanted *wanted; /* by place */
+    uint32_t nwanted;
     uint32_t *table; /* 1 + number, by hash */
     uint32_t mask;
 };
 
-typedef void each_piece(struct kld_relink *r, struct group *g, struct kld_atom *a,
-                        struct kld_piece *p);
+static struct wanted *wanted_at(const struct group *g, uint32_t place)
+{
+    uint64_t before = g->places[place / 64] & ((1ull << place % 64) - 1);
+    return &g->wanted[g->directory[place / 64] + (uint32_t)__builtin_popcountll(before)];
+}
+
+typedef void each_piece(struct group *g, struct kld_atom *a, struct kld_piece *p);
 
 static void for_each_piece(struct kld_relink *r, struct group *g, each_piece *call)
 {
@@ -84,38 +91,55 @@ static void for_each_piece(struct kld_relink *r, struct group *g, each_piece *ca
             if (a->kind != KLD_ATOM_PIECES || !a->live || a->pieces->merged != g->merged->atom)
                 continue;
             for (uint32_t k = 0; k < a->pieces->count; k++)
-                call(r, g, a, &a->pieces->list[k]);
+                call(g, a, &a->pieces->list[k]);
         }
     }
 }
 
-static void want(struct kld_relink *r, struct group *g, struct kld_atom *a, struct kld_piece *p)
+static void note_place(struct group *g, struct kld_atom *a, struct kld_piece *p)
 {
-    if (g->numbers[p->out])
-        return;
-    *kld_vec_push(&r->ctx->arena, &g->wanted) =
-        (struct wanted){.data = a->data + (uint64_t)p->start * g->merged->entsize,
-                        .place = p->out,
-                        .units = p[1].start - p->start};
-    g->numbers[p->out] = (uint32_t)g->wanted.len;
+    (void)a;
+    g->places[p->out / 64] |= 1ull << p->out % 64;
 }
 
-static void set_place(struct kld_relink *r, struct group *g, struct kld_atom *a,
-                      struct kld_piece *p)
+static void want(struct group *g, struct kld_atom *a, struct kld_piece *p)
 {
-    (void)r, (void)a;
-    p->out = g->wanted.data[g->numbers[p->out] - 1].to;
+    struct wanted *w = wanted_at(g, p->out);
+    if (!w->data)
+        *w = (struct wanted){.data = a->data + (uint64_t)p->start * g->merged->entsize,
+                             .place = p->out,
+                             .units = p[1].start - p->start};
+}
+
+static void set_place(struct group *g, struct kld_atom *a, struct kld_piece *p)
+{
+    (void)a;
+    p->out = wanted_at(g, p->out)->to;
+}
+
+static void list_wanted(struct kld_relink *r, struct group *g)
+{
+    uint64_t words = g->merged->size / g->merged->entsize / 64 + 1;
+    g->places = KLD_NEW_ARRAY(&r->ctx->arena, uint64_t, words);
+    g->directory = KLD_NEW_ARRAY(&r->ctx->arena, uint32_t, words);
+    for_each_piece(r, g, note_place);
+    for (uint64_t i = 0; i < words; i++) {
+        g->directory[i] = g->nwanted;
+        g->nwanted += (uint32_t)__builtin_popcountll(g->places[i]);
+    }
+    g->wanted = KLD_NEW_ARRAY(&r->ctx->arena, struct wanted, g->nwanted);
+    for_each_piece(r, g, want);
 }
 
 static void make_table(struct kld_relink *r, struct group *g)
 {
     uint32_t size = 64;
-    while (size < 4 * g->wanted.len)
+    while (size < 4ull * g->nwanted)
         size *= 2;
     g->mask = size - 1;
     g->table = KLD_NEW_ARRAY(&r->ctx->arena, uint32_t, size);
-    for (uint32_t i = 0; i < g->wanted.len; i++) {
-        const struct wanted *w = &g->wanted.data[i];
+    for (uint32_t i = 0; i < g->nwanted; i++) {
+        const struct wanted *w = &g->wanted[i];
         uint32_t at =
             (uint32_t)XXH3_64bits(w->data, (size_t)w->units * g->merged->entsize) & g->mask;
         while (g->table[at])
@@ -128,7 +152,7 @@ static void meet(struct group *g, const uint8_t *data, size_t size, uint64_t off
 {
     uint32_t at = (uint32_t)XXH3_64bits(data, size) & g->mask;
     for (; g->table[at]; at = (at + 1) & g->mask) {
-        struct wanted *w = &g->wanted.data[g->table[at] - 1];
+        struct wanted *w = &g->wanted[g->table[at] - 1];
         if ((size_t)w->units * g->merged->entsize != size || w->known ||
             memcmp(w->data, data, size) != 0)
             continue;
@@ -193,8 +217,8 @@ static const struct kld_state_merged *find_old(struct kld_relink *r, const struc
 static uint64_t place_new(struct group *g, uint64_t start)
 {
     uint64_t end = 0;
-    for (size_t i = 0; i < g->wanted.len; i++) {
-        struct wanted *w = &g->wanted.data[i];
+    for (size_t i = 0; i < g->nwanted; i++) {
+        struct wanted *w = &g->wanted[i];
         if (w->known)
             continue;
         uint64_t at = g->merged->aligned ? w->place : end;
@@ -218,8 +242,8 @@ static bool write_new(struct kld_relink *r, struct group *g)
     uint64_t start = (addr - g->base) / m->entsize;
     uint8_t *bytes = KLD_NEW_ARRAY(&r->ctx->arena, uint8_t, size);
     place_new(g, start);
-    for (size_t i = 0; i < g->wanted.len; i++) {
-        const struct wanted *w = &g->wanted.data[i];
+    for (size_t i = 0; i < g->nwanted; i++) {
+        const struct wanted *w = &g->wanted[i];
         if (!w->known)
             memcpy(bytes + (w->to - start) * m->entsize, w->data, (size_t)w->units * m->entsize);
     }
@@ -229,8 +253,7 @@ static bool write_new(struct kld_relink *r, struct group *g)
 static bool place_group(struct kld_relink *r, const struct kld_merged *m)
 {
     struct group g = {.merged = m, .base = r->ctx->sections.data[m->atom->section]->addr};
-    g.numbers = KLD_NEW_ARRAY(&r->ctx->arena, uint32_t, m->size / m->entsize + 1);
-    for_each_piece(r, &g, want);
+    list_wanted(r, &g);
     const struct kld_state_merged *old = find_old(r, m);
     if (old) {
         g.base = old->addr; /* so that places are whole units from it */
