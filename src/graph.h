@@ -224,6 +224,8 @@ struct kld_file {
     struct kld_group *groups;
     uint32_t natoms;
     struct kld_atom *atoms;
+    uint32_t *
+        keys; /* with slack, by atom: kld_record_name, made when the name is read anyway; or NULL */
 };
 
 /* ---- output sections and segments ---- */

@@ -10,6 +10,7 @@
 #include "formats/elf/elf_ctors.h"
 #include "formats/elf/elf_eh.h"
 #include "formats/elf/elf_names.h"
+#include "src/incremental/record.h"
 #include "src/layout.h"
 #include "src/resolve.h"
 
@@ -659,6 +660,8 @@ void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct k
             obj->atom_of[i] = ++n;
     file->atoms = KLD_NEW_ARRAY(&worker->arena, struct kld_atom, n);
     file->natoms = n;
+    if (ctx->slack)
+        file->keys = KLD_NEW_ARRAY(&worker->arena, uint32_t, n);
     struct elf_name_cache cache = {0};
     uint64_t size = 0;
     for (uint32_t i = 1; i < obj->nshdrs; i++) {
@@ -666,6 +669,8 @@ void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct k
         if (!atom)
             continue;
         fill_atom(ctx, worker, obj, i, atom, &cache);
+        if (file->keys)
+            file->keys[atom - file->atoms] = kld_record_name(elf_section_name(obj, i));
         if (atom->flags & KLD_ATOM_ALLOC)
             size += atom->size;
     }

@@ -31,7 +31,7 @@ static uint32_t *match_atoms(struct elf_relink *e, const struct kld_relink_file 
     }
     for (uint32_t i = 0; i < file->natoms; i++) {
         const struct kld_atom *a = &file->atoms[i];
-        uint32_t name = kld_record_name(elf_atom_name(a));
+        uint32_t name = file->keys[i];
         uint32_t *at = &table[name & (size - 1)];
         while (*at && (rf->old.atoms[*at - 1].name != name ||
                        rf->old.atoms[*at - 1].section != a->section))
@@ -329,7 +329,7 @@ static bool place_file(struct elf_relink *e, struct kld_relink_file *rf, const u
         struct kld_state_atom *to = &rf->atoms[i];
         if (a->live && a->kind != KLD_ATOM_PIECES && !place_atom(e, rf, i, match[i]))
             return false;
-        to->name = kld_record_name(elf_atom_name(a));
+        to->name = file->keys[i];
         to->size = (uint32_t)a->size;
         to->section = (uint16_t)a->section;
         to->kind = kld_record_kind(a);

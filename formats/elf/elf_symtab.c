@@ -68,6 +68,8 @@ struct table {
     bool retains;
     bool relocatable;
     bool keeps_undefined; /* that nothing was found to need: not those of a complete program */
+    bool
+        notes_numbers; /* writing it fills in global_numbers, for the state of an incremental link */
     /* Only where relocations against .symtab are written: */
     bool keeps_relocs;
     struct kld_section **sections; /* that have a symbol, in its order */
@@ -719,6 +721,8 @@ static void write_symbols(struct kld_session *ctx, struct kld_worker *worker,
     const struct part *part = atom->extra;
     struct walk w = walk_of(ctx, atom);
     w.syms = (elf_sym *)out;
+    if (w.table->notes_numbers)
+        w.global_numbers = w.table->global_numbers;
     walk_part(&w, part);
     while (w.count < part->capacity) /* spare */
         put_file_name(&w, (struct kld_str){0});
@@ -1121,6 +1125,9 @@ void elf_symtab_synth(struct kld_session *ctx)
     ctx->sections.data[elf_state(ctx)->synth[ELF_SYMTAB]->section]->info = first_global;
     if (t->keeps_relocs)
         kld_parallel_for(ctx, t->nparts, 4, number_part, t);
+    t->notes_numbers = ctx->slack && !ctx->options.incremental_verify;
+    if (t->notes_numbers)
+        t->global_numbers = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->nsymbols);
 }
 
 /* ---- the part of a file ---- */
@@ -1152,8 +1159,8 @@ static void number_globals(struct kld_session *ctx, struct kld_worker *worker, v
 const uint32_t *elf_symbol_numbers(struct kld_session *ctx)
 {
     struct table *t = get_table(ctx);
-    if (!t)
-        return NULL;
+    if (!t || t->notes_numbers)
+        return t ? t->global_numbers : NULL;
     t->global_numbers = KLD_NEW_ARRAY(&ctx->arena, uint32_t, ctx->nsymbols);
     kld_parallel_for(ctx, t->nparts, 16, number_globals, t);
     return t->global_numbers;

@@ -309,6 +309,8 @@ static void compose_symbols(void *arg, uint64_t first, uint64_t count, uint8_t *
     struct recorder *r = arg;
     struct kld_state_symbol *symbols = (void *)out;
     for (uint64_t i = 0; i < count; i++) {
+        if (i + 2 * KLD_ASK_AHEAD < count)
+            __builtin_prefetch(&r->ctx->symbols[r->ids[first + i + 2 * KLD_ASK_AHEAD]]);
         if (i + KLD_ASK_AHEAD < count)
             kld_ask_for_atom(r->ctx, r->ids[first + i + KLD_ASK_AHEAD]);
         record_symbol(r, r->ids[first + i], &symbols[i]);
@@ -443,7 +445,7 @@ static void record_atoms(struct recorder *r, const struct kld_file *file,
     const uint32_t *capacities = r->capacities + r->first_capacity[file->index];
     for (uint32_t i = 0; i < file->natoms; i++) {
         const struct kld_atom *a = &file->atoms[i];
-        out[i].name = kld_record_name(r->ctx->format->atom_name(a));
+        out[i].name = file->keys[i];
         out[i].addr = a->addr;
         out[i].size = (uint32_t)a->size;
         out[i].capacity = capacities[i];
