@@ -65,9 +65,8 @@ struct loader {
     uint8_t *seen;
     struct lazy_member **lazy;
     uint32_t limit;
-    uint64_t *
-        offered; /* bits: names that some archive or lazy object offers, once those are known, of */
-    uint32_t noffered;         /* so many ids */
+    uint64_t *offered; /* bits, once they are known: names that an archive or lazy object offers, */
+    uint32_t noffered; /* of so many ids */
     KLD_VEC(kld_symid) forced; /* by --undefined-glob */
     size_t parsed;             /* files of parse_queue that are */
     KLD_VEC(struct lazy_member *) extract_queue;
