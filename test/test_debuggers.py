@@ -118,7 +118,7 @@ def lldb(t, program, *commands):
                              'settings set stop-disassembly-display never', *commands] for a in ('-o', c)]
     said = t.tool('lldb', '-x', '-b', *arguments, f'./{program}', ok=None,
                   env={'LD_LIBRARY_PATH': str(t.path), 'HOME': str(t.path), 'TERM': 'dumb'})
-    return None if re.search('ptrace|lost connection|unable to find lldb-server', said.stderr) \
+    return None if re.search('ptrace|lost connection|unable to (find|locate) lldb-server', said.stderr) \
         else said.stdout
 
 
