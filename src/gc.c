@@ -23,8 +23,9 @@ enum {
 typedef KLD_VEC(struct kld_atom *) atom_stack;
 
 struct kld_gc {
-    atom_stack *stacks; /* of each worker */
-    atom_stack list;    /* of this round */
+    atom_stack *stacks;    /* of each worker */
+    atom_stack list;       /* of this round */
+    _Atomic uint8_t *seen; /* by symbol id: some edge to it has been followed */
 };
 
 static void mark(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom)
@@ -44,7 +45,7 @@ static void follow(struct kld_session *ctx, struct kld_worker *worker, struct kl
     struct kld_edge edges[EDGES];
     size_t from = 0, n;
     if (atom->nedges)
-        while ((n = ctx->format->edges(ctx, atom, &from, edges, EDGES)) > 0)
+        while ((n = ctx->format->edges(ctx, atom, &from, edges, EDGES, ctx->gc->seen)) > 0)
             for (size_t i = 0; i < n; i++) {
                 if (edges[i].atom)
                     mark(ctx, worker, edges[i].atom);
@@ -121,6 +122,7 @@ void kld_gc(struct kld_session *ctx)
     struct kld_gc gc = {0};
     kld_arena_init(&ctx->scratch, &ctx->alloc, &ctx->oom);
     gc.stacks = KLD_NEW_ARRAY(&ctx->scratch, atom_stack, kld_pool_size(ctx));
+    gc.seen = KLD_NEW_ARRAY(&ctx->scratch, _Atomic uint8_t, ctx->nsymbols);
     ctx->gc = &gc;
     ctx->format->gc_roots(ctx, mark);
     while (next_round(ctx, &gc))

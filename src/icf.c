@@ -206,7 +206,7 @@ static void take_down(struct scribe *s, const struct kld_atom *atom)
         put_bytes(&s->sink, atom->data, atom->size);
     }
     if (atom->nedges)
-        while ((n = ctx->format->edges(ctx, atom, &from, edges, EDGES)) > 0)
+        while ((n = ctx->format->edges(ctx, atom, &from, edges, EDGES, NULL)) > 0)
             for (size_t i = 0; i < n; i++)
                 put_edge(&s->sink, &edges[i]);
     ctx->format->icf_more(ctx, atom, &s->sink);

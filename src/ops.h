@@ -134,9 +134,10 @@ struct kld_format_ops {
     /* What the input calls an atom (its section), for messages. */
     struct kld_str (*atom_name)(const struct kld_atom *atom);
     /* Decodes up to cap edges of the atom beginning with number *from; returns how many and
-     * moves *from; 0 at the end. Edges that lead nowhere (no symbol, no atom) are left out. */
+     * moves *from; 0 at the end. Edges that lead nowhere (no symbol, no atom) are left out; and, if `seen`
+     * (by symbol id) is not NULL, those to symbols that are set there, as these then are. */
     size_t (*edges)(struct kld_session *ctx, const struct kld_atom *atom, size_t *from,
-                    struct kld_edge *out, size_t cap);
+                    struct kld_edge *out, size_t cap, _Atomic uint8_t *seen);
     /* gc: calls mark for every atom that is kept whatever refers to it. Once. */
     void (*gc_roots)(struct kld_session *ctx, kld_mark *mark);
     /* gc: calls mark for what lives because this atom does, beside its edges (unwind data, other

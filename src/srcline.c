@@ -134,7 +134,7 @@ static bool decode_edges(struct kld_session *ctx, struct kld_arena *arena, struc
     size_t from = 0, n;
     while (u->nedges < u->table->nedges &&
            (n = ctx->format->edges(ctx, u->table, &from, edges + u->nedges,
-                                   u->table->nedges - u->nedges)) > 0)
+                                   u->table->nedges - u->nedges, NULL)) > 0)
         u->nedges += n;
     u->edges = edges;
     for (size_t i = 1; i < u->nedges; i++)

@@ -75,14 +75,28 @@ bool elf_edge(const struct kld_session *ctx, const struct elf_object *obj, const
     return e->atom != NULL;
 }
 
+/* The symbol itself is not looked at, which would be a cache miss. */
+static bool was_seen(const struct elf_object *obj, const elf_rela *rel, _Atomic uint8_t *seen)
+{
+    uint32_t r_sym = ELF64_R_SYM(rel->r_info);
+    if (!seen || r_sym < obj->first_global || r_sym >= obj->nsyms)
+        return false;
+    _Atomic uint8_t *byte = &seen[obj->base.ids[r_sym - obj->first_global]];
+    if (atomic_load_explicit(byte, memory_order_relaxed))
+        return true;
+    atomic_store_explicit(byte, 1, memory_order_relaxed);
+    return false;
+}
+
 size_t elf_edges(struct kld_session *ctx, const struct kld_atom *atom, size_t *from,
-                 struct kld_edge *out, size_t cap)
+                 struct kld_edge *out, size_t cap, _Atomic uint8_t *seen)
 {
     const struct elf_object *obj = elf_object(atom->file);
     const elf_rela *relas = atom->edges;
     size_t n = 0, i = *from;
     for (; i < atom->nedges && n < cap; i++)
-        n += elf_edge(ctx, obj, &relas[i], &out[n]);
+        if (!was_seen(obj, &relas[i], seen))
+            n += elf_edge(ctx, obj, &relas[i], &out[n]);
     *from = i;
     return n;
 }

@@ -13,7 +13,7 @@ bool elf_is_c_identifier(const char *s);
 
 /* The members of kld_format_ops of these names. */
 size_t elf_edges(struct kld_session *ctx, const struct kld_atom *atom, size_t *from,
-                 struct kld_edge *out, size_t cap);
+                 struct kld_edge *out, size_t cap, _Atomic uint8_t *seen);
 void elf_gc_roots(struct kld_session *ctx, kld_mark *mark);
 void elf_gc_follow(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom,
                    kld_mark *mark);

@@ -56,7 +56,7 @@ static void follow(struct elf_relink *e, struct kld_atom *atom)
 {
     struct kld_edge edges[64];
     size_t from = 0, n;
-    while ((n = elf_edges(e->ctx, atom, &from, edges, KLD_COUNT(edges))) > 0)
+    while ((n = elf_edges(e->ctx, atom, &from, edges, KLD_COUNT(edges), NULL)) > 0)
         for (size_t i = 0; i < n; i++)
             if (edges[i].atom)
                 mark(e->ctx, e->worker, edges[i].atom);
