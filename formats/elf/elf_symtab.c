@@ -68,8 +68,7 @@ struct table {
     bool retains;
     bool relocatable;
     bool keeps_undefined; /* that nothing was found to need: not those of a complete program */
-    bool
-        notes_numbers; /* writing it fills in global_numbers, for the state of an incremental link */
+    bool notes_numbers;   /* writing it fills in global_numbers, for the state of the link */
     /* Only where relocations against .symtab are written: */
     bool keeps_relocs;
     struct kld_section **sections; /* that have a symbol, in its order */
@@ -196,32 +195,35 @@ static bool is_label_name(struct kld_str name)
            kld_str_starts(name, "_.L_") || kld_str_starts(name, "L0\001");
 }
 
+static const char *text_of(const struct elf_object *obj, uint32_t symbol)
+{
+    return (const char *)obj->strtab.ptr + obj->syms[symbol].st_name;
+}
+
 static struct kld_str global_name(const struct elf_object *obj, uint32_t i)
 {
-    return kld_str((const char *)obj->strtab.ptr + obj->syms[obj->first_global + i].st_name);
+    return kld_str(text_of(obj, obj->first_global + i));
 }
 
-static struct kld_str local_name(const struct elf_object *obj, uint32_t i)
+/* The name of a local symbol, which is put next. */
+static struct kld_str next_local_name(const struct walk *w, const struct elf_object *obj,
+                                      uint32_t symbol)
 {
-    return kld_str((const char *)obj->strtab.ptr + obj->syms[i].st_name);
+    const char *text = text_of(obj, symbol);
+    return w->lengths ? (struct kld_str){text, w->lengths[w->count]} : kld_str(text);
 }
 
-/* The name that is put next, of symbol i, if lengths are known. */
-static struct kld_str next_name(const struct walk *w, const struct elf_object *obj, uint32_t i)
+/* global_name of a global name that the file defines, which is put next. The symbol knows the length, unless the
+ * name in the file is one with a version. */
+static struct kld_str next_global_name(const struct walk *w, const struct elf_object *obj,
+                                       uint32_t i)
 {
-    return (struct kld_str){(const char *)obj->strtab.ptr + obj->syms[i].st_name,
-                            w->lengths[w->count]};
-}
-
-/* global_name of a global name that the file defines. The symbol knows the length, unless the name in the
- * file is one with a version. */
-static struct kld_str defined_name(const struct walk *w, const struct elf_object *obj, uint32_t i)
-{
+    const char *text = text_of(obj, obj->first_global + i);
+    if (w->lengths)
+        return (struct kld_str){text, w->lengths[w->count]};
     if (kld_unlikely(obj->has_versions))
-        return global_name(obj, i);
-    return (struct kld_str){(const char *)obj->strtab.ptr +
-                                obj->syms[obj->first_global + i].st_name,
-                            w->ctx->symbols[obj->base.ids[i]].name_len};
+        return kld_str(text);
+    return (struct kld_str){text, w->ctx->symbols[obj->base.ids[i]].name_len};
 }
 
 static bool is_needed(const struct walk *w, uint32_t file, uint32_t i)
@@ -353,8 +355,7 @@ static void put_local(struct walk *w, const struct part *part, uint32_t i)
     const elf_sym *sym = &part->obj->syms[i];
     if (w->local_numbers)
         w->local_numbers[i] = w->first + w->count;
-    struct kld_str name = w->lengths ? next_name(w, part->obj, i) : local_name(part->obj, i);
-    if (put(w, name, &out, &scratch)) {
+    if (put(w, next_local_name(w, part->obj, i), &out, &scratch)) {
         struct place place;
         find_local(w, part, elf_sym_section(part->obj, i), &place);
         out->st_info = sym->st_info;
@@ -520,9 +521,7 @@ static void walk_globals(struct walk *w, const struct part *part)
         if (w->syms || !w->lengths) /* else there is no look at symbols */
             ask_ahead(w, obj, i, bit);
         if (obj->base.classes[i] & bit)
-            put_global(w, obj->base.ids[i],
-                       w->lengths ? next_name(w, obj, obj->first_global + i)
-                                  : defined_name(w, obj, i));
+            put_global(w, obj->base.ids[i], next_global_name(w, obj, i));
     }
 }
 
