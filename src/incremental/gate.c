@@ -276,15 +276,30 @@ bool kld_gate_open_input(struct kld_relink *r, const struct kld_state_input *in,
     return !r->st.damaged && bytes->ptr;
 }
 
-/* What it is now: a stat, where the file system knows; else it is read. */
-static bool identify(struct kld_relink *r, const struct kld_state_input *in,
-                     struct kld_identity *id)
+/* What the file system says of an input. */
+struct answer {
+    const char *path; /* NULL: it was not asked */
+    struct kld_identity id;
+    int error; /* 0, or errno */
+};
+
+static void ask(struct kld_session *link, struct kld_worker *worker, void *arg, size_t i)
 {
-    const char *path = kld_state_text(&r->st, in->path, in->path_length);
+    struct answer *a = (struct answer *)arg + i;
+    (void)worker;
+    if (a->path && !kld_identify_input(link, a->path, &a->id))
+        a->error = errno;
+}
+
+/* What it is now: the file system's answer, if there is one; else it is read. */
+static bool identify(struct kld_relink *r, const struct kld_state_input *in,
+                     const struct answer *answer, struct kld_identity *id)
+{
     struct kld_bytes bytes = {0};
-    if (r->st.damaged || (!in->item && kld_identify_input(r->link, path, id)))
+    *id = answer->id;
+    if (r->st.damaged || (answer->path && !answer->error))
         return !r->st.damaged;
-    if ((!in->item && errno != ENOTSUP) || !kld_gate_open_input(r, in, &bytes))
+    if ((answer->path && answer->error != ENOTSUP) || !kld_gate_open_input(r, in, &bytes))
         return false;
     *id = kld_identity_of_bytes(bytes);
     return true;
@@ -359,12 +374,12 @@ static bool same_input(const struct kld_identity *a, const struct kld_identity *
     return same_file(a, b) && a->ctime == b->ctime;
 }
 
-static bool check_input(struct kld_relink *r, uint32_t i)
+static bool check_input(struct kld_relink *r, uint32_t i, const struct answer *answer)
 {
     const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, i, 1);
     const char *path = kld_state_text(&r->st, in->path, in->path_length);
     struct kld_identity now = {0};
-    bool there = in->kind != KLD_INPUT_IS_STREAM && identify(r, in, &now);
+    bool there = in->kind != KLD_INPUT_IS_STREAM && identify(r, in, answer, &now);
     if (in->kind == KLD_INPUT_IS_ABSENT)
         return !there || check_changed(r, i, path, NULL);
     if (in->kind == KLD_INPUT_IS_STREAM)
@@ -415,6 +430,20 @@ static bool is_listed(struct kld_relink *r, const struct changed_list *list, uin
            bsearch(&path, list->paths.data, list->paths.len, sizeof(path), compare_names) != NULL;
 }
 
+/* One stat for each input that may have changed: nearly all that a relink of a large program costs, and so
+ * on all threads. */
+static struct answer *ask_all(struct kld_relink *r, const struct changed_list *list, uint32_t n)
+{
+    struct answer *answers = KLD_NEW_ARRAY(&r->ctx->arena, struct answer, n);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, i, 1);
+        if (!in->item && in->kind != KLD_INPUT_IS_STREAM && (!list || is_listed(r, list, i)))
+            answers[i].path = kld_state_text(&r->st, in->path, in->path_length);
+    }
+    kld_parallel_for(r->link, n, 64, ask, answers);
+    return answers;
+}
+
 bool kld_gate_inputs(struct kld_relink *r)
 {
     struct changed_list list = {0};
@@ -422,8 +451,10 @@ bool kld_gate_inputs(struct kld_relink *r)
     if (!all && !read_changed(r, &list))
         return false;
     uint32_t n = (uint32_t)kld_state_count(&r->st, KLD_T_INPUTS);
+    const struct answer *answers = ask_all(r, all ? NULL : &list, n);
     for (uint32_t i = 0; i < n; i++)
-        if ((all || is_listed(r, &list, i)) && (!check_input(r, i) || !kld_relink_is_sound(r)))
+        if ((all || is_listed(r, &list, i)) &&
+            (!check_input(r, i, &answers[i]) || !kld_relink_is_sound(r)))
             return false;
     return kld_relink_is_sound(r);
 }

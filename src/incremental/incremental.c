@@ -247,6 +247,7 @@ bool kld_incremental_is_planned(const struct kld_session *ctx)
 bool kld_incremental_patch(struct kld_session *ctx)
 {
     struct kld_incremental *inc = ctx->incremental;
+    kld_pool_stop(ctx); /* others may want the job tokens */
     bool patched = commit_or_run_out(inc->tried);
     inc->planned = false;
     if (!patched) {
