@@ -37,6 +37,11 @@ void kld_arena_init(struct kld_arena *arena, const struct kld_alloc *from, jmp_b
     *arena = (struct kld_arena){.from = from, .oom = oom, .next_block = FIRST_BLOCK};
 }
 
+void kld_arena_expect_much(struct kld_arena *arena)
+{
+    arena->next_block = LARGEST_BLOCK;
+}
+
 void kld_arena_free(struct kld_arena *arena)
 {
     for (struct kld_arena_block *b = arena->blocks, *next; b; b = next) {
@@ -87,7 +92,7 @@ void *kld_arena_alloc(struct kld_arena *arena, size_t size, size_t align)
     arena->ptr = (char *)b + HEADER;
     arena->end = (char *)b + b->size;
     if (arena->next_block < LARGEST_BLOCK)
-        arena->next_block *= 4;
+        arena->next_block *= 2;
     return kld_arena_alloc(arena, size, align);
 }
 

@@ -30,6 +30,9 @@ struct kld_arena {
 
 void kld_arena_init(struct kld_arena *arena, const struct kld_alloc *from, jmp_buf *oom);
 
+/* Blocks are of the largest size from now on, which the kernel has cheap pages for, instead of growing to it. */
+void kld_arena_expect_much(struct kld_arena *arena);
+
 /* Returns all blocks to the host; the arena can be used again. */
 void kld_arena_free(struct kld_arena *arena);
 

@@ -753,6 +753,22 @@ static void add_internal(struct loader *l)
     l->inputs.data[0] = internal;
 }
 
+/* A large link will need many large blocks; a small one should not take one. Of archives about half is needed. */
+static void expect(struct loader *l)
+{
+    enum { MUCH = 100 << 20 };
+    struct kld_session *ctx = l->ctx;
+    uint64_t size = 0;
+    for (size_t i = 0; i < l->inputs.len; i++)
+        size += l->inputs.data[i].archive ? l->inputs.data[i].archive->archive.bytes.len / 2
+                                          : l->inputs.data[i].file->bytes.len;
+    if (size < MUCH)
+        return;
+    kld_arena_expect_much(&ctx->arena);
+    for (unsigned w = 0; w < kld_pool_size(ctx); w++)
+        kld_arena_expect_much(&kld_pool_worker(ctx, w)->arena);
+}
+
 void kld_load(struct kld_session *ctx)
 {
     struct kld_resolver *r = ctx->resolver = KLD_NEW(&ctx->arena, struct kld_resolver);
@@ -765,6 +781,7 @@ void kld_load(struct kld_session *ctx)
                       ctx->inputs.len ? "no input says what the target is" : "no input files");
         return;
     }
+    expect(&l);
     intern_wraps(ctx);
     kld_builtin_names(ctx);
     add_internal(&l);

@@ -14,7 +14,7 @@
 
 /* ---- the library's own allocator ---- */
 
-enum { MAP_FROM = 1 << 20, HUGE_PAGE = 2 << 20 };
+enum { MAP_FROM = 1 << 20, HUGE_FROM = 4 << 20, HUGE_PAGE = 2 << 20 };
 
 /* In huge pages, as far as there are some: new memory is five times as cheap then. The kernel itself aligns to
  * them what is a number of them in size, and nothing else. */
@@ -41,7 +41,7 @@ static void *default_alloc(void *context, size_t size)
     (void)context;
     if (size < MAP_FROM)
         return calloc(1, size);
-    if (size >= HUGE_PAGE)
+    if (size >= HUGE_FROM)
         return map_huge(size);
     void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                     -1, 0);
