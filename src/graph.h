@@ -224,8 +224,7 @@ struct kld_file {
     struct kld_group *groups;
     uint32_t natoms;
     struct kld_atom *atoms;
-    uint32_t *
-        keys; /* with slack, by atom: kld_record_name, made when the name is read anyway; or NULL */
+    uint32_t *keys; /* with slack, by atom: kld_record_name, made when the name is read; or NULL */
 };
 
 /* ---- output sections and segments ---- */

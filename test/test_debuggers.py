@@ -123,14 +123,15 @@ def lldb(t, program, *commands):
 
 
 def lldb_frames(text):
-    """The same of its `bt`, which has a star at the first frame; where it stops it shows one without."""
+    """The same of its `bt`, which has a star at the first frame; where it stops it shows one without.
+    gdb ends at main, lldb with what has called that."""
     found = []
     for line in text.split('\n'):
         m = re.match(r' +(\* )?frame #(\d+): 0x\w+ [^`]+`(?:int )?(?:::)?(.*?)(?: at ([\w.]+:\d+)(?::\d+)?)?$',
                      line)
         if m and m[1]:
             found.append([])
-        if m and (m[1] or m[2] != '0'):
+        if m and (m[1] or m[2] != '0') and 'main' not in [f for f, _ in found[-1]]:
             found[-1].append((re.sub(r'[(<].*| \+ \d+$', '', m[3]), m[4] or ''))
     return found
 

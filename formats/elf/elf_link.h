@@ -114,8 +114,7 @@ struct elf_link {
     bool is_dynamic; /* has a dynamic section */
     bool is_shared, is_relocatable;
     bool has_shared_inputs;
-    uint8_t *
-        classes; /* enum elf_class of each global by id, for scan; NULL in a relink: of few symbols */
+    uint8_t *classes; /* enum elf_class of each global by id, for scan; NULL in a relink */
     /* Noted while scanning */
     _Atomic bool needs_tlsld;    /* a GOT pair for local-dynamic TLS */
     _Atomic bool static_tls;     /* DF_STATIC_TLS */
