@@ -10,7 +10,6 @@
 #include "src/archive.h"
 #include "src/incremental/incremental.h"
 #include "src/incremental/kept.h"
-#include "src/incremental/members.h"
 
 /* ---- what was asked for ---- */
 
@@ -337,7 +336,7 @@ static bool check_changed(struct kld_relink *r, uint32_t i, const char *path,
 {
     const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, i, 1);
     struct kld_bytes bytes;
-    struct kld_turns turns;
+    struct kld_changed_input changed = {.number = i};
     switch ((enum kld_state_input_kind)in->kind) {
     case KLD_INPUT_IS_ABSENT:
         return kld_relink_refuse(r, KLD_WHY_SEARCH, "%s was not there before", path);
@@ -358,10 +357,10 @@ static bool check_changed(struct kld_relink *r, uint32_t i, const char *path,
                 r, KLD_WHY_ARCHIVE, "%s has changed, which it had not for a day when it was linked",
                 path);
         if (!kld_gate_open_input(r, in, &bytes) || !kld_archive_probe(bytes) ||
-            kld_record_archive(&r->ctx->arena, bytes, &turns) != in->hash)
+            kld_record_archive(&r->ctx->arena, bytes, &changed.turns) != in->hash)
             return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "the index of %s has changed", path);
         /* fall through */
-    case KLD_INPUT_IS_OBJECT: *kld_vec_push(&r->ctx->arena, &r->changed_inputs) = i; break;
+    case KLD_INPUT_IS_OBJECT: *kld_vec_push(&r->ctx->arena, &r->changed_inputs) = changed; break;
     default: r->st.damaged = true; return kld_relink_is_sound(r);
     }
     if (now)

@@ -116,7 +116,7 @@ static bool take_over(struct kld_members *m, uint32_t i, struct kld_state *old,
 static bool was_changed(const struct kld_relink *r, uint32_t input)
 {
     for (size_t i = 0; i < r->changed_inputs.len; i++)
-        if (r->changed_inputs.data[i] == input)
+        if (r->changed_inputs.data[i].number == input)
             return true;
     return false;
 }

@@ -16,7 +16,6 @@
 #include "src/incremental/gate.h"
 #include "src/incremental/incremental.h"
 #include "src/incremental/kept.h"
-#include "src/incremental/members.h"
 #include "src/inputs.h"
 #include "src/layout.h"
 
@@ -337,8 +336,9 @@ static bool update_file(struct kld_relink *r, uint32_t f, const struct kld_archi
     return !same;
 }
 
-static bool load_archive(struct kld_relink *r, uint32_t input)
+static bool load_archive(struct kld_relink *r, const struct kld_changed_input *changed)
 {
+    uint32_t input = changed->number;
     const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, input, 1);
     const char *path = kld_state_text(&r->st, in->path, in->path_length);
     struct kld_archive archive;
@@ -350,8 +350,6 @@ static bool load_archive(struct kld_relink *r, uint32_t input)
         return kld_relink_refuse(r, KLD_WHY_UNSUPPORTED, "%s has no index", path);
     if (archive.thin)
         return true; /* its members are inputs of their own */
-    struct kld_turns turns;
-    kld_record_archive(&r->ctx->arena, bytes, &turns);
     uint32_t nth = 0;
     const char *last = NULL;
     uint64_t before = 0;
@@ -362,7 +360,7 @@ static bool load_archive(struct kld_relink *r, uint32_t input)
         struct kld_archive_member member;
         nth = last && strcmp(last, name) == 0 ? nth + 1 : 0;
         last = name;
-        if (from->input != input || !find_file(r, &archive, &turns, from, nth, &member))
+        if (from->input != input || !find_file(r, &archive, &changed->turns, from, nth, &member))
             return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "%s has no %s any more", path, name);
         if (member.offset <= before)
             return kld_relink_refuse(r, KLD_WHY_ARCHIVE, "members of %s have changed places", path);
@@ -376,17 +374,17 @@ static bool load_archive(struct kld_relink *r, uint32_t input)
 static bool load_changed(struct kld_relink *r)
 {
     for (size_t i = 0; i < r->changed_inputs.len; i++) {
-        const struct kld_state_input *in =
-            kld_state_get(&r->st, KLD_T_INPUTS, r->changed_inputs.data[i], 1);
+        const struct kld_changed_input *changed = &r->changed_inputs.data[i];
+        const struct kld_state_input *in = kld_state_get(&r->st, KLD_T_INPUTS, changed->number, 1);
         if (in->kind == KLD_INPUT_IS_ARCHIVE) {
-            if (!load_archive(r, r->changed_inputs.data[i]))
+            if (!load_archive(r, changed))
                 return false;
             continue;
         }
         /* An object may be named twice, or be one that the link left out. */
         for (uint64_t f = 0, n = kld_state_count(&r->st, KLD_T_FILES); in->nfiles && f < n; f++) {
             const struct kld_state_file *from = kld_state_get(&r->st, KLD_T_FILES, f, 1);
-            if (from->input == r->changed_inputs.data[i] && !kld_relink_load(r, (uint32_t)f, true))
+            if (from->input == changed->number && !kld_relink_load(r, (uint32_t)f, true))
                 return false;
         }
         if (!in->nfiles)

@@ -7,6 +7,7 @@
 #ifndef KLD_SRC_INCREMENTAL_RELINK_H
 #define KLD_SRC_INCREMENTAL_RELINK_H
 
+#include "src/incremental/members.h"
 #include "src/incremental/record.h"
 
 enum kld_reason {
@@ -33,13 +34,18 @@ struct kld_write {
     size_t size;
 };
 
+struct kld_changed_input {
+    uint32_t number;        /* in the state */
+    struct kld_turns turns; /* of an archive */
+};
+
 struct kld_relink {
     struct kld_session *ctx;  /* of the relink */
     struct kld_session *link; /* for which it is tried */
     struct kld_state st;
     struct kld_update update;
     KLD_VEC(struct kld_relink_file) files;
-    KLD_VEC(uint32_t) changed_inputs;
+    KLD_VEC(struct kld_changed_input) changed_inputs;
     uint32_t *ids;     /* by symbol of the state: 1 + id in ctx->symbols; 0: not there */
     uint32_t *numbers; /* by id: symbol of the state */
     KLD_VEC(struct kld_write) writes;
