@@ -76,6 +76,8 @@ void *kld_arena_alloc(struct kld_arena *arena, size_t size, size_t align)
     if (size + align > arena->next_block / 4) {
         /* A block of its own behind the current one, whose free space stays in use. */
         struct kld_arena_block *b = new_block(arena, HEADER + size + align + GAP);
+        if (arena->from->bring_in)
+            arena->from->bring_in(b, b->size);
         if (arena->blocks) {
             b->next = arena->blocks->next;
             arena->blocks->next = b;

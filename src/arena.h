@@ -15,6 +15,8 @@ struct kld_alloc {
     void *context;
     void *(*alloc)(void *context, size_t size);
     void (*free)(void *context, void *block, size_t size);
+    /* NULL, or brings a block of alloc's in that is going to be used up, all at once */
+    void (*bring_in)(void *block, size_t size);
 };
 
 struct kld_arena_block;

@@ -79,8 +79,19 @@ void elf_need_dynrel(struct kld_session *ctx, struct kld_worker *worker, struct 
     }
     if (!(atom->flags & KLD_ATOM_WRITE))
         note_textrel(ctx, atom, rel->r_offset);
-    *kld_vec_push(&worker->arena, &obj->dynrels) = (struct elf_dynrel){
-        .atom = (uint32_t)(atom - obj->base.atoms), .edge = edge, .kind = (unsigned)kind};
+    elf_dynrel_add(&worker->arena, &obj->dynrels, (uint32_t)(atom - obj->base.atoms), edge, kind);
+}
+
+void elf_dynrel_add(struct kld_arena *arena, elf_dynrel_runs *runs, uint32_t atom, uint32_t edge,
+                    enum elf_dynrel_kind kind)
+{
+    struct elf_dynrel *last = runs->len ? &runs->data[runs->len - 1] : NULL;
+    if (last && kind == ELF_DYNREL_RELATIVE && last->kind == ELF_DYNREL_RELATIVE &&
+        last->atom == atom && last->edge + last->count == edge)
+        last->count++;
+    else
+        *kld_vec_push(arena, runs) =
+            (struct elf_dynrel){.atom = atom, .edge = edge, .kind = (unsigned)kind, .count = 1};
 }
 
 /* ---- what a noted relocation became ---- */
@@ -100,12 +111,13 @@ static bool fits_relr(const struct kld_session *ctx, const struct kld_atom *atom
     return elf_packs_relative(ctx) && atom->p2align >= 1 && offset % 2 == 0;
 }
 
+/* Of number `k` of a run */
 static enum part part_of(const struct kld_session *ctx, const struct elf_object *obj,
-                         const struct elf_dynrel *d)
+                         const struct elf_dynrel *d, uint32_t k)
 {
     const struct elf_link *elf = elf_state(ctx);
     const struct kld_atom *atom = &obj->base.atoms[d->atom];
-    const elf_rela *rel = (const elf_rela *)atom->edges + d->edge;
+    const elf_rela *rel = (const elf_rela *)atom->edges + d->edge + k;
     enum part relative = !elf->is_pic                          ? NOTHING
                          : fits_relr(ctx, atom, rel->r_offset) ? RELR
                                                                : RELATIVE;
@@ -140,12 +152,12 @@ static uint32_t dynsym_of(const struct kld_session *ctx, const struct kld_symbol
 
 static struct elf_dynrel_entry make_entry(const struct kld_session *ctx,
                                           const struct elf_object *obj, const struct elf_dynrel *d,
-                                          enum part part)
+                                          uint32_t k, enum part part)
 {
     const struct elf_link *elf = elf_state(ctx);
     const struct elf_arch_ops *arch = elf->arch;
     const struct kld_atom *atom = &obj->base.atoms[d->atom];
-    const elf_rela *rel = (const elf_rela *)atom->edges + d->edge;
+    const elf_rela *rel = (const elf_rela *)atom->edges + d->edge + k;
     uint32_t r_sym = ELF64_R_SYM(rel->r_info);
     struct elf_dynrel_entry e = {.place = elf_atom_address(atom, rel->r_offset),
                                  .addend = rel->r_addend};
@@ -257,9 +269,12 @@ void elf_dynrel_of_got(struct kld_session *ctx, const struct elf_got_entry *g, e
 void elf_dynrel_of_file(struct kld_session *ctx, const struct elf_object *obj, elf_dynrel_list *out)
 {
     for (size_t i = 0; i < obj->dynrels.len; i++) {
-        enum part part = part_of(ctx, obj, &obj->dynrels.data[i]);
-        if (part < PARTS)
-            *kld_vec_push(&ctx->arena, out) = make_entry(ctx, obj, &obj->dynrels.data[i], part);
+        const struct elf_dynrel *d = &obj->dynrels.data[i];
+        for (uint32_t k = 0; k < d->count; k++) {
+            enum part part = part_of(ctx, obj, d, k);
+            if (part < PARTS)
+                *kld_vec_push(&ctx->arena, out) = make_entry(ctx, obj, d, k, part);
+        }
     }
 }
 
@@ -282,16 +297,23 @@ static void decide_file(struct kld_session *ctx, struct kld_worker *w, void *arg
     if (obj->base.kind != KLD_FILE_OBJECT)
         return;
     size_t n = 0;
+    bool packs = elf_packs_relative(ctx); /* else those of a run become the same */
     for (size_t i = 0; i < obj->dynrels.len; i++) {
         struct elf_dynrel d = obj->dynrels.data[i];
-        enum part part = part_of(ctx, obj, &d);
-        if (part == NOTHING)
+        uint32_t same = packs ? 1 : d.count;
+        enum part part = NOTHING;
+        for (uint32_t k = 0; k < d.count; k += same) {
+            part = part_of(ctx, obj, &d, k);
+            if (part == NOTHING)
+                break;
+            if (part == RELATIVE)
+                relative[all->group_of[obj->base.atoms[d.atom].section]] += same;
+            counts->n[part] += same;
+        }
+        if (part == NOTHING) /* all of the run */
             continue;
         if (part == RELATIVE || part == RELR)
             d.kind = ELF_DYNREL_RELATIVE;
-        if (part == RELATIVE)
-            relative[all->group_of[obj->base.atoms[d.atom].section]]++;
-        counts->n[part]++;
         obj->dynrels.data[n++] = d;
     }
     obj->dynrels.len = n;
@@ -414,12 +436,14 @@ static void fill_file(struct kld_session *ctx, struct kld_worker *w, void *arg, 
         out[part] = start_of(d, (enum part)part) + d->files[f].n[part];
     for (size_t i = 0; i < obj->dynrels.len; i++) {
         const struct elf_dynrel *r = &obj->dynrels.data[i];
-        enum part part = part_of(ctx, obj, r);
-        if (part >= PARTS)
-            continue;
-        struct elf_dynrel_entry e = make_entry(ctx, obj, r, part);
-        uint8_t group = d->group_of[obj->base.atoms[r->atom].section];
-        put(part == RELATIVE ? &d->entries[relative[group]++] : out[part]++, &e);
+        uint32_t *next = &relative[d->group_of[obj->base.atoms[r->atom].section]];
+        for (uint32_t k = 0; k < r->count; k++) {
+            enum part part = part_of(ctx, obj, r, k);
+            if (part >= PARTS)
+                continue;
+            struct elf_dynrel_entry e = make_entry(ctx, obj, r, k, part);
+            put(part == RELATIVE ? &d->entries[(*next)++] : out[part]++, &e);
+        }
     }
 }
 
@@ -536,9 +560,10 @@ static void fill_relr_of_file(struct kld_session *ctx, struct kld_worker *w, voi
     for (size_t i = 0; i < obj->dynrels.len; i++) {
         const struct elf_dynrel *r = &obj->dynrels.data[i];
         const struct kld_atom *atom = &obj->base.atoms[r->atom];
-        uint64_t offset = ((const elf_rela *)atom->edges + r->edge)->r_offset;
-        if (r->kind == ELF_DYNREL_RELATIVE && fits_relr(ctx, atom, offset))
-            *out++ = elf_atom_address(atom, offset);
+        const elf_rela *rels = (const elf_rela *)atom->edges + r->edge;
+        for (uint32_t k = 0; r->kind == ELF_DYNREL_RELATIVE && k < r->count; k++)
+            if (fits_relr(ctx, atom, rels[k].r_offset))
+                *out++ = elf_atom_address(atom, rels[k].r_offset);
     }
 }
 

@@ -18,12 +18,15 @@ struct elf_shrunk;
 /* Largest alignment of a section or a common symbol. */
 #define ELF_LARGEST_ALIGN (1ull << 32)
 
-/* A dynamic relocation that an input relocation needs. */
+/* Dynamic relocations that a run of an atom's input relocations need. Runs of more than one are of kind
+ * ELF_DYNREL_RELATIVE: tables of pointers, such as vtables, are most of them. */
 struct elf_dynrel {
-    uint32_t atom; /* index into base.atoms */
-    uint32_t edge : 28;
-    uint32_t kind : 4; /* enum elf_dynrel_kind */
+    uint32_t atom;      /* index into base.atoms */
+    uint32_t edge : 28; /* the first one */
+    uint32_t kind : 4;  /* enum elf_dynrel_kind */
+    uint32_t count;
 };
+typedef KLD_VEC(struct elf_dynrel) elf_dynrel_runs;
 
 struct elf_object {
     struct kld_file base;
@@ -56,7 +59,7 @@ struct elf_object {
     struct elf_eh *eh;             /* unwind records: elf_eh.h */
     struct elf_gc_links *gc_links; /* elf_gc.c */
     /* Dynamic relocations of its atoms: noted by scan (elf_need_dynrel), written by finish. */
-    KLD_VEC(struct elf_dynrel) dynrels;
+    elf_dynrel_runs dynrels;
     struct elf_shrunk *shrunk; /* atoms that layout shortened: elf_shrink.h */
 };
 

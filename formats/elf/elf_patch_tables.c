@@ -90,14 +90,15 @@ static void collect_of_referrer(struct elf_relink *e, const struct kld_relink_fi
                                 struct dynrels *d)
 {
     struct elf_object *obj = elf_object(rf->file);
-    size_t n = 0;
-    for (size_t i = 0; i < obj->dynrels.len; i++) {
-        const struct elf_dynrel *r = &obj->dynrels.data[i];
-        const elf_rela *rel = (const elf_rela *)obj->base.atoms[r->atom].edges + r->edge;
-        if (elf_leads_to_shifted(e, obj, rel))
-            obj->dynrels.data[n++] = *r;
+    elf_dynrel_runs all = obj->dynrels;
+    obj->dynrels = (elf_dynrel_runs){0};
+    for (size_t i = 0; i < all.len; i++) {
+        const struct elf_dynrel *r = &all.data[i];
+        const elf_rela *rels = obj->base.atoms[r->atom].edges;
+        for (uint32_t edge = r->edge; edge < r->edge + r->count; edge++)
+            if (elf_leads_to_shifted(e, obj, &rels[edge]))
+                elf_dynrel_add(&e->ctx->arena, &obj->dynrels, r->atom, edge, r->kind);
     }
-    obj->dynrels.len = n;
     elf_dynrel_of_file(e->ctx, obj, &d->changed);
 }
 

@@ -39,6 +39,10 @@ struct elf_dynrel_entry {
 };
 typedef KLD_VEC(struct elf_dynrel_entry) elf_dynrel_list;
 
+/* Adds a relocation to the runs of its file. */
+void elf_dynrel_add(struct kld_arena *arena, elf_dynrel_runs *runs, uint32_t atom, uint32_t edge,
+                    enum elf_dynrel_kind kind);
+
 /* Adds those of a GOT entry; those of the input relocations of a file; writes one. */
 void elf_dynrel_of_got(struct kld_session *ctx, const struct elf_got_entry *g,
                        elf_dynrel_list *out);

@@ -22,7 +22,7 @@ static void fuzz_one(struct kld_arena *arena, struct kld_bytes bytes);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct kld_alloc alloc = {NULL, fuzz_alloc, fuzz_free};
+    static const struct kld_alloc alloc = {NULL, fuzz_alloc, fuzz_free, NULL};
     jmp_buf oom;
     struct kld_arena arena;
     kld_arena_init(&arena, &alloc, &oom);

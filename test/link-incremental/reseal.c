@@ -48,7 +48,7 @@ static void hash(struct kld_state_chunk *c, const uint8_t *output)
 
 int main(int argc, char **argv)
 {
-    struct kld_alloc alloc = {NULL, take, give};
+    struct kld_alloc alloc = {NULL, take, give, NULL};
     struct kld_arena arena;
     struct kld_state st;
     struct stat is, of_state;

@@ -101,7 +101,7 @@ static void unit_free(KLD_UNUSED void *context, void *block, KLD_UNUSED size_t s
 
 int main(int argc, char **argv)
 {
-    static const struct kld_alloc alloc = {NULL, unit_alloc, unit_free};
+    static const struct kld_alloc alloc = {NULL, unit_alloc, unit_free, NULL};
     jmp_buf oom;
     static bool found;
     if (setjmp(oom)) {
