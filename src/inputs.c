@@ -115,7 +115,7 @@ static void report_probe(struct kld_session *ctx, const struct kld_input_file *f
 {
     struct kld_where where = {.path = from->path, .order = from->position};
     if (member)
-        where.path = kld_arena_printf(&ctx->arena, "%s(%s)", from->path, member);
+        where.path = kld_arena_printf(kld_pool_arena(ctx), "%s(%s)", from->path, member);
     kld_error(ctx, "bad-input", &where, "%s", text);
 }
 
@@ -137,8 +137,8 @@ enum kld_probe kld_probe_bytes(struct kld_session *ctx, const struct kld_input_f
             set_target(ctx, kld_formats[i], arch, from->path);
         if (ctx->format != kld_formats[i] || ctx->arch != arch) {
             report_probe(ctx, from, member,
-                         kld_arena_printf(&ctx->arena, "is for %s, but %s is for %s", arch->name,
-                                          ctx->arch_from, ctx->arch->name));
+                         kld_arena_printf(kld_pool_arena(ctx), "is for %s, but %s is for %s",
+                                          arch->name, ctx->arch_from, ctx->arch->name));
             return KLD_PROBE_UNSUPPORTED;
         }
         return symbols_only ? KLD_PROBE_OBJECT : kind;

@@ -2,9 +2,9 @@
  *
  * Three steps:
  *
- * 1. Open and sniff every input in order; libraries are searched, text scripts expanded. Objects
- *    and shared libraries are parsed, archive indices read, and all their names interned, in
- *    parallel.
+ * 1. Open and sniff every input in order; libraries are searched, text scripts expanded. Archives
+ *    without an index, or with --whole-archive, are walked, objects and shared libraries parsed,
+ *    archive indices read, and all their names interned, in parallel.
  * 2. Guess, in waves: members that some undefined name may want are parsed ahead, in parallel.
  *    A wave looks only at what the wave before brought. The guess may hold a few members too
  *    many; it decides nothing.
@@ -46,21 +46,32 @@ struct kld_archive_input {
     uint32_t nmembers;
 };
 
+/* An archive whose members are all files of the command line: --whole-archive, and those without an index. */
+struct walk {
+    struct kld_input_file from;
+    struct kld_archive archive;
+    KLD_VEC(struct kld_file *) files; /* those of its members that are objects */
+    bool lazy;
+};
+
 /* One step of the walk in command-line order. */
 struct input {
     struct kld_file *file;             /* object or shared library, or */
     struct kld_archive_input *archive; /* an archive with an index */
+    struct walk *walk;                 /* or other archive, until its files have taken its place */
     struct lazy_member *lazy;          /* file is lazy: its own member */
 };
+typedef KLD_VEC(struct input) input_list;
 
 enum { SEEN_DEF = 1, SEEN_UNDEF = 2, SEEN_COMMON = 4 };
 
 struct loader {
     struct kld_session *ctx;
     struct kld_arena *scratch;
-    KLD_VEC(struct input) inputs;
+    input_list inputs;
     KLD_VEC(struct kld_file *) parse_queue;
     KLD_VEC(struct kld_archive_input *) archives;
+    KLD_VEC(struct walk *) walks;
     /* By id: */
     uint8_t *seen;
     struct lazy_member **lazy;
@@ -75,12 +86,12 @@ struct loader {
 
 /* ---- step 1: opening ---- */
 
-static struct kld_file *new_file(struct loader *l, const struct kld_input_file *from,
-                                 enum kld_file_kind kind, struct kld_bytes bytes,
-                                 const char *member, uint64_t member_offset)
+static struct kld_file *new_file(struct loader *l, struct kld_arena *arena,
+                                 const struct kld_input_file *from, enum kld_file_kind kind,
+                                 struct kld_bytes bytes, const char *member, uint64_t member_offset)
 {
     struct kld_session *ctx = l->ctx;
-    struct kld_file *file = ctx->format->new_file(ctx, &ctx->arena, kind);
+    struct kld_file *file = ctx->format->new_file(ctx, arena, kind);
     file->format = ctx->format;
     file->path = from->path;
     file->member = member;
@@ -97,13 +108,14 @@ static struct kld_file *new_file(struct loader *l, const struct kld_input_file *
 
 /* Sniffs bytes as an object or a library of the link's target. NULL if reported or to be
  * ignored. */
-static struct kld_file *sniff(struct loader *l, const struct kld_input_file *from,
-                              struct kld_bytes bytes, const char *member, uint64_t offset)
+static struct kld_file *sniff(struct loader *l, struct kld_arena *arena,
+                              const struct kld_input_file *from, struct kld_bytes bytes,
+                              const char *member, uint64_t offset)
 {
     struct kld_session *ctx = l->ctx;
     enum kld_probe kind = kld_probe_bytes(ctx, from, bytes, member);
     if (kind == KLD_PROBE_OBJECT)
-        return new_file(l, from, KLD_FILE_OBJECT, bytes, member, offset);
+        return new_file(l, arena, from, KLD_FILE_OBJECT, bytes, member, offset);
     if (kind == KLD_PROBE_SHARED && !member &&
         (ctx->options.is_static || (from->flags & KLD_INPUT_STATIC) ||
          ctx->options.kind == KLD_KIND_RELOCATABLE)) {
@@ -113,7 +125,7 @@ static struct kld_file *sniff(struct loader *l, const struct kld_input_file *fro
         return NULL;
     }
     if (kind == KLD_PROBE_SHARED && !member)
-        return new_file(l, from, KLD_FILE_SHARED, bytes, NULL, 0);
+        return new_file(l, arena, from, KLD_FILE_SHARED, bytes, NULL, 0);
     return NULL;
 }
 
@@ -140,16 +152,17 @@ static void bad_archive(struct loader *l, const struct kld_input_file *from, con
 
 /* The bytes and name of a member; for a thin archive those of the file it names. False if
  * reported. */
-static bool member_bytes(struct loader *l, const struct kld_input_file *from,
-                         const struct kld_archive *archive, const struct kld_archive_member *member,
-                         struct kld_bytes *bytes, const char **name)
+static bool member_bytes(struct loader *l, struct kld_arena *arena,
+                         const struct kld_input_file *from, const struct kld_archive *archive,
+                         const struct kld_archive_member *member, struct kld_bytes *bytes,
+                         const char **name)
 {
     struct kld_session *ctx = l->ctx;
-    *name = kld_arena_strndup(&ctx->arena, member->name.ptr, member->name.len);
+    *name = kld_arena_strndup(arena, member->name.ptr, member->name.len);
     *bytes = member->data;
     if (!archive->thin)
         return true;
-    const char *path = kld_archive_member_path(&ctx->arena, from->path, member->name);
+    const char *path = kld_archive_member_path(arena, from->path, member->name);
     if (!kld_io_open(ctx, path, bytes)) {
         kld_error(ctx, "cannot-open",
                   &(struct kld_where){.path = from->path, .order = from->position},
@@ -168,37 +181,77 @@ static bool member_bytes(struct loader *l, const struct kld_input_file *from,
         bad_archive(l, from, error, where);
         return false;
     }
-    *name = kld_arena_strndup(&ctx->arena, real.name.ptr, real.name.len);
+    *name = kld_arena_strndup(arena, real.name.ptr, real.name.len);
     *bytes = real.data;
     return true;
 }
 
 /* Members that hold no object: metadata of Rust libraries and the like are passed over. */
-static struct kld_file *sniff_member(struct loader *l, const struct kld_input_file *from,
+static struct kld_file *sniff_member(struct loader *l, struct kld_arena *arena,
+                                     const struct kld_input_file *from,
                                      const struct kld_archive *archive,
                                      const struct kld_archive_member *member)
 {
     struct kld_bytes bytes;
     const char *name;
-    if (!member_bytes(l, from, archive, member, &bytes, &name))
+    if (!member_bytes(l, arena, from, archive, member, &bytes, &name))
         return NULL;
-    return sniff(l, from, bytes, name, member->offset);
+    return sniff(l, arena, from, bytes, name, member->offset);
 }
 
-/* All members as files: --whole-archive, and archives without an index. */
+static void walk_members(struct loader *l, struct kld_arena *arena, struct walk *walk)
+{
+    uint64_t at = walk->archive.first;
+    struct kld_archive_member member;
+    const char *error = NULL;
+    while (kld_archive_next(&walk->archive, &at, &member, &error)) {
+        struct kld_file *file = sniff_member(l, arena, &walk->from, &walk->archive, &member);
+        if (file)
+            *kld_vec_push(arena, &walk->files) = file;
+    }
+    if (error)
+        bad_archive(l, &walk->from, error, at);
+}
+
+static void walk_archive(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+{
+    struct loader *l = arg;
+    (void)ctx;
+    walk_members(l, &w->arena, l->walks.data[i]);
+}
+
+/* The header of each member is a page that nobody has looked at yet, so that other threads help: all but
+ * with the first object, which may fix the target, and in thin archives, which open files. */
 static void add_members(struct loader *l, const struct kld_input_file *from,
                         const struct kld_archive *archive, bool lazy)
 {
-    uint64_t at = archive->first;
-    struct kld_archive_member member;
-    const char *error = NULL;
-    while (kld_archive_next(archive, &at, &member, &error)) {
-        struct kld_file *file = sniff_member(l, from, archive, &member);
-        if (file)
-            add_file(l, file, lazy);
+    struct kld_session *ctx = l->ctx;
+    struct walk *walk = KLD_NEW(&ctx->arena, struct walk);
+    *walk = (struct walk){.from = *from, .archive = *archive, .lazy = lazy};
+    if (ctx->format && !archive->thin)
+        *kld_vec_push(l->scratch, &l->walks) = walk;
+    else
+        walk_members(l, &ctx->arena, walk);
+    kld_vec_push(l->scratch, &l->inputs)->walk = walk;
+}
+
+/* Walks the archives that are left, and has the files that were found take their places. */
+static void finish_walks(struct loader *l)
+{
+    input_list all = l->inputs;
+    kld_parallel_for(l->ctx, l->walks.len, 1, walk_archive, l);
+    l->inputs = (input_list){0};
+    l->parse_queue.len = 0;
+    for (size_t i = 0; i < all.len; i++) {
+        const struct walk *walk = all.data[i].walk;
+        for (size_t k = 0; walk && k < walk->files.len; k++)
+            add_file(l, walk->files.data[k], walk->lazy);
+        if (walk)
+            continue;
+        *kld_vec_push(l->scratch, &l->inputs) = all.data[i];
+        if (all.data[i].file)
+            *kld_vec_push(l->scratch, &l->parse_queue) = all.data[i].file;
     }
-    if (error)
-        bad_archive(l, from, error, at);
 }
 
 static void add_archive(struct loader *l, const struct kld_input_file *from, struct kld_bytes bytes)
@@ -230,7 +283,7 @@ static void take_input(void *arg, const struct kld_input_file *from, struct kld_
         add_archive(l, from, bytes);
         return;
     }
-    struct kld_file *file = sniff(l, from, bytes, NULL, 0);
+    struct kld_file *file = sniff(l, &l->ctx->arena, from, bytes, NULL, 0);
     if (file)
         add_file(l, file, (from->flags & KLD_INPUT_LAZY) && file->kind == KLD_FILE_OBJECT);
 }
@@ -416,22 +469,31 @@ static void parse_and_intern(struct loader *l, size_t first, size_t first_archiv
 
 /* ---- step 2: guessing ---- */
 
-static void want(struct loader *l, struct lazy_member *m)
+static void open_member(struct loader *l, struct kld_arena *arena, struct lazy_member *m)
 {
     struct kld_archive_member member;
+    const char *error = kld_archive_member(&m->archive->archive, m->offset, &member);
+    m->wanted = true;
+    if (error)
+        bad_archive(l, &m->archive->from, error, m->offset);
+    else
+        m->file = sniff_member(l, arena, &m->archive->from, &m->archive->archive, &member);
+}
+
+static void queue_member(struct loader *l, struct lazy_member *m)
+{
+    if (!m->file)
+        return;
+    m->file->lazy = true;
+    *kld_vec_push(l->scratch, &l->parse_queue) = m->file;
+}
+
+static void want(struct loader *l, struct lazy_member *m)
+{
     if (m->wanted)
         return;
-    m->wanted = true;
-    const char *error = kld_archive_member(&m->archive->archive, m->offset, &member);
-    if (error) {
-        bad_archive(l, &m->archive->from, error, m->offset);
-        return;
-    }
-    m->file = sniff_member(l, &m->archive->from, &m->archive->archive, &member);
-    if (m->file) {
-        m->file->lazy = true;
-        *kld_vec_push(l->scratch, &l->parse_queue) = m->file;
-    }
+    open_member(l, &l->ctx->arena, m);
+    queue_member(l, m);
 }
 
 /* The first offer of every name, and what objects on the command line define. */
@@ -495,15 +557,33 @@ static void find_wishes(struct kld_session *ctx, struct kld_worker *w, void *arg
     }
 }
 
+static void open_wished(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+{
+    struct loader *l = arg;
+    const struct kld_archive_input *in = l->archives.data[i];
+    (void)ctx;
+    for (uint32_t k = 0; !in->archive.thin && k < in->nmembers; k++)
+        if (in->members[k].wished && !in->members[k].wanted)
+            open_member(l, &w->arena, &in->members[k]);
+}
+
 /* What the files from `first` on want is queued, in the order of the archives. */
 static void queue_wanted(struct loader *l, size_t first)
 {
     struct wave wave = {l, first};
     kld_parallel_for(l->ctx, l->parse_queue.len - first, 4, find_wishes, &wave);
+    kld_parallel_for(l->ctx, l->archives.len, 1, open_wished, l);
     for (size_t i = 0; i < l->archives.len; i++)
-        for (uint32_t k = 0; k < l->archives.data[i]->nmembers; k++)
-            if (l->archives.data[i]->members[k].wished)
-                want(l, &l->archives.data[i]->members[k]);
+        for (uint32_t k = 0; k < l->archives.data[i]->nmembers; k++) {
+            struct lazy_member *m = &l->archives.data[i]->members[k];
+            if (!m->wished)
+                continue;
+            m->wished = false;
+            if (m->wanted)
+                queue_member(l, m);
+            else
+                want(l, m);
+        }
 }
 
 static void guess_members(struct loader *l)
@@ -781,6 +861,7 @@ void kld_load(struct kld_session *ctx)
                       ctx->inputs.len ? "no input says what the target is" : "no input files");
         return;
     }
+    finish_walks(&l);
     expect(&l);
     intern_wraps(ctx);
     kld_builtin_names(ctx);
