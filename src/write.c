@@ -43,6 +43,21 @@ static uint64_t atom_offset(const struct kld_section *s, const struct kld_atom *
     return a->addr - s->addr;
 }
 
+/* The first atom behind number `first` that ends more than CHUNK bytes behind `start`. Atoms are in the order
+ * of their addresses; looking at each of them would wait for memory each time. */
+static size_t end_of_chunk(const struct kld_section *s, size_t first, uint64_t start)
+{
+    size_t lo = first + 1, hi = s->atoms.len;
+    while (lo < hi) {
+        size_t middle = lo + (hi - lo) / 2;
+        if (atom_offset(s, s->atoms.data[middle]) + s->atoms.data[middle]->size - start <= CHUNK)
+            lo = middle + 1;
+        else
+            hi = middle;
+    }
+    return lo;
+}
+
 void kld_chunks_add(struct kld_arena *arena, kld_chunk_list *chunks, struct kld_section *s)
 {
     size_t i = 0;
@@ -51,10 +66,7 @@ void kld_chunks_add(struct kld_arena *arena, kld_chunk_list *chunks, struct kld_
         c->section = s;
         c->first = i;
         c->start = i ? atom_offset(s, s->atoms.data[i]) : 0;
-        while (i < s->atoms.len &&
-               (i == c->first ||
-                atom_offset(s, s->atoms.data[i]) + s->atoms.data[i]->size - c->start <= CHUNK))
-            i++;
+        i = end_of_chunk(s, i, c->start);
         c->end = i;
         c->limit = i < s->atoms.len ? atom_offset(s, s->atoms.data[i]) : s->size;
     }

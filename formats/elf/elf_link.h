@@ -110,6 +110,7 @@ struct elf_link {
     KLD_VEC(struct elf_aux) aux;            /* [0] is unused */
     uint64_t tls_start, tls_end, tls_align; /* of PT_TLS; end is not rounded up */
     uint64_t image_base;
+    struct elf_name_cache *name_caches; /* by worker */
     bool is_pic;     /* position-independent output: PIE or shared */
     bool is_dynamic; /* has a dynamic section */
     bool is_shared, is_relocatable;

@@ -22,7 +22,18 @@ static const struct {
     RULE(".lbss"),
 #undef RULE
 };
-_Static_assert(KLD_COUNT(rules) <= 16, "elf_name_cache has an entry a rule");
+
+enum { WHOLE_NAMES = 32 };
+
+/* Where a thread's last sections went: nearly all go to few, and asking for one takes a lock that all threads
+ * want. By rule, and by hash of the whole name where none fits and the output section is called as the input's. */
+struct elf_name_cache {
+    struct cached {
+        struct kld_section *section;
+        uint64_t flags, entsize;
+        uint32_t type;
+    } by_rule[KLD_COUNT(rules)], by_name[WHOLE_NAMES];
+};
 
 /* -z keep-text-section-prefix */
 static const char *const text_prefixes[] = {".text.exit", ".text.hot", ".text.startup",
@@ -150,30 +161,64 @@ static struct kld_section *section_by_name(struct kld_session *ctx, struct kld_a
     return kld_section_get(ctx, arena, out, output_type(out, sh->sh_type), flags, sh->sh_entsize);
 }
 
-/* Most of the atoms of an object go to few sections, and most names are longer than what says so:
- * they are not read to their end. */
-void elf_set_output_section(struct kld_session *ctx, struct kld_arena *arena, struct kld_atom *atom,
-                            struct elf_name_cache *cache)
+/* Where those go depends on the file. */
+static bool is_ctors_name(const char *name)
+{
+    return strncmp(name, ".ctors", 6) == 0 || strncmp(name, ".dtors", 6) == 0;
+}
+
+static struct cached *cached_name(struct elf_name_cache *cache, const char *name)
+{
+    size_t len = strlen(name);
+    uint8_t last = len ? (uint8_t)name[len - 1] : 0, middle = (uint8_t)name[len / 2];
+    return &cache->by_name[(len + 3 * last + 7 * middle) % WHOLE_NAMES];
+}
+
+static bool leads_on(const struct cached *cached, const elf_shdr *sh)
+{
+    return cached->section && cached->flags == output_flags(sh->sh_flags) &&
+           cached->type == sh->sh_type && cached->entsize == sh->sh_entsize;
+}
+
+static void remember(struct cached *cached, struct kld_section *section, const elf_shdr *sh)
+{
+    *cached = (struct cached){.section = section,
+                              .flags = output_flags(sh->sh_flags),
+                              .entsize = sh->sh_entsize,
+                              .type = sh->sh_type};
+}
+
+/* Most names that a rule is for are longer than what says so: they are not read to their end. */
+void elf_set_output_section(struct kld_session *ctx, struct kld_worker *worker,
+                            struct kld_atom *atom)
 {
     const struct elf_object *obj = elf_object(atom->file);
     const elf_shdr *sh = &obj->shdrs[atom->input_index];
     const char *name = elf_section_text(obj, atom->input_index);
+    struct elf_name_cache *cache = &elf_state(ctx)->name_caches[worker->index];
     int rule = elf_state(ctx)->is_relocatable ? -1 : find_rule(name);
-    uint64_t flags = output_flags(sh->sh_flags);
     if (rule < 0) {
-        atom->section = section_by_name(ctx, arena, atom, rule)->id;
+        struct cached *cached = cached_name(cache, name);
+        if (leads_on(cached, sh) && strcmp(cached->section->name, name) == 0) {
+            atom->section = cached->section->id;
+            atom->unit = true;
+            return;
+        }
+        struct kld_section *section = section_by_name(ctx, &worker->arena, atom, rule);
+        atom->section = section->id;
+        if (atom->unit && !is_ctors_name(name))
+            remember(cached, section, sh);
         return;
     }
-    struct elf_name_cache_entry *cached = &cache->entries[rule];
-    if (!cached->section || ctx->options.z_keep_text_section_prefix || cached->flags != flags ||
-        cached->type != sh->sh_type || cached->entsize != sh->sh_entsize)
-        *cached = (struct elf_name_cache_entry){
-            .section = section_by_name(ctx, arena, atom, rule),
-            .flags = flags,
-            .entsize = sh->sh_entsize,
-            .type = sh->sh_type,
-        };
+    struct cached *cached = &cache->by_rule[rule];
+    if (!leads_on(cached, sh) || ctx->options.z_keep_text_section_prefix)
+        remember(cached, section_by_name(ctx, &worker->arena, atom, rule), sh);
     atom->section = cached->section->id;
     atom->unit = name[rules[rule].len] == '\0';
     atom->ordered = !atom->unit && elf_text_order(name) < ELF_TEXT_ORDERS - 1;
+}
+
+struct elf_name_cache *elf_name_caches_new(struct kld_session *ctx)
+{
+    return KLD_NEW_ARRAY(&ctx->arena, struct elf_name_cache, kld_pool_size(ctx));
 }

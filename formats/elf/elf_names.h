@@ -4,19 +4,12 @@
 
 #include "formats/elf/elf_object.h"
 
-/* The sections that the names of one object led to last: most of its sections go to a few. */
-struct elf_name_cache {
-    struct elf_name_cache_entry {
-        struct kld_section *section;
-        uint64_t flags, entsize;
-        uint32_t type;
-    } entries[16];
-};
+/* Sets the atom's output section, and `unit` and `ordered`, by the name of its input section. */
+void elf_set_output_section(struct kld_session *ctx, struct kld_worker *worker,
+                            struct kld_atom *atom);
 
-/* Sets the atom's output section, and `unit` and `ordered`, by the name of its input section. The cache
- * is of the object at hand. */
-void elf_set_output_section(struct kld_session *ctx, struct kld_arena *arena, struct kld_atom *atom,
-                            struct elf_name_cache *cache);
+/* What that needs, one for each worker. */
+struct elf_name_cache *elf_name_caches_new(struct kld_session *ctx);
 
 /* Where an input section goes in .text: smaller numbers are in front, most are the last one. */
 enum { ELF_TEXT_ORDERS = 5 };

@@ -6,6 +6,7 @@
 #include "formats/elf/elf_eh.h"
 #include "formats/elf/elf_gc.h"
 #include "formats/elf/elf_local.h"
+#include "formats/elf/elf_names.h"
 #include "formats/elf/elf_reloc.h"
 #include "formats/elf/elf_icf.h"
 #include "formats/elf/elf_relocatable.h"
@@ -60,6 +61,7 @@ void elf_begin(struct kld_session *ctx)
                       : elf->is_pic || elf->is_relocatable ? 0
                                                            : ctx->arch->image_base;
     elf->tlsld = ELF_NONE;
+    elf->name_caches = elf_name_caches_new(ctx);
     elf_add_aux(ctx); /* number 0 is no slots */
     check_cpu_options(ctx);
     if (o->orphan_handling != KLD_ORPHAN_PLACE)

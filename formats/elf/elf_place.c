@@ -279,24 +279,54 @@ static unsigned text_order(const struct kld_atom *a)
                       : ELF_TEXT_ORDERS - 1;
 }
 
+enum { TEXT_BLOCK = 8192 }; /* atoms at a time */
+
+struct text_sort {
+    const struct kld_section *section;
+    struct kld_atom **sorted;
+    size_t (*counts)[ELF_TEXT_ORDERS]; /* by block; then where the next one of each order goes */
+};
+
+static void count_text(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+{
+    (void)ctx, (void)w;
+    const struct text_sort *t = arg;
+    size_t end = KLD_MIN((block + 1) * TEXT_BLOCK, t->section->atoms.len);
+    for (size_t i = block * TEXT_BLOCK; i < end; i++)
+        t->counts[block][text_order(t->section->atoms.data[i])]++;
+}
+
+static void place_text(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+{
+    (void)ctx, (void)w;
+    const struct text_sort *t = arg;
+    size_t end = KLD_MIN((block + 1) * TEXT_BLOCK, t->section->atoms.len);
+    for (size_t i = block * TEXT_BLOCK; i < end; i++) {
+        struct kld_atom *a = t->section->atoms.data[i];
+        t->sorted[t->counts[block][text_order(a)]++] = a;
+    }
+}
+
 /* Unlikely, exit, startup and hot code in front of the rest. */
 static void sort_text(struct kld_session *ctx, struct kld_section *s)
 {
-    size_t count[ELF_TEXT_ORDERS] = {0}, at = 0;
-    for (size_t i = 0; i < s->atoms.len; i++)
-        count[text_order(s->atoms.data[i])]++;
-    if (count[ELF_TEXT_ORDERS - 1] == s->atoms.len)
+    size_t n = s->atoms.len, nblocks = (n + TEXT_BLOCK - 1) / TEXT_BLOCK, at = 0, early = 0;
+    struct text_sort t = {.section = s};
+    t.counts = kld_arena_array(&ctx->arena, nblocks, sizeof(*t.counts), 8);
+    kld_parallel_for(ctx, nblocks, 1, count_text, &t);
+    for (unsigned order = 0; order < ELF_TEXT_ORDERS; order++)
+        for (size_t block = 0; block < nblocks; block++) {
+            size_t here = t.counts[block][order];
+            early += order < ELF_TEXT_ORDERS - 1 ? here : 0;
+            t.counts[block][order] = at;
+            at += here;
+        }
+    if (!early)
         return;
-    for (unsigned k = 0; k < ELF_TEXT_ORDERS; k++) {
-        size_t n = count[k];
-        count[k] = at;
-        at += n;
-    }
-    struct kld_atom **sorted = KLD_NEW_ARRAY(&ctx->arena, struct kld_atom *, s->atoms.len);
-    for (size_t i = 0; i < s->atoms.len; i++)
-        sorted[count[text_order(s->atoms.data[i])]++] = s->atoms.data[i];
-    s->atoms.data = sorted;
-    s->atoms.cap = s->atoms.len;
+    t.sorted = KLD_NEW_ARRAY(&ctx->arena, struct kld_atom *, n);
+    kld_parallel_for(ctx, nblocks, 1, place_text, &t);
+    s->atoms.data = t.sorted;
+    s->atoms.cap = n;
 }
 
 static void order_atoms(struct kld_session *ctx)

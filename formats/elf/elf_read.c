@@ -535,7 +535,7 @@ static bool has_atom(struct kld_session *ctx, struct elf_object *obj, uint32_t i
 }
 
 static void fill_atom(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj,
-                      uint32_t i, struct kld_atom *atom, struct elf_name_cache *cache)
+                      uint32_t i, struct kld_atom *atom)
 {
     const elf_shdr *sh = &obj->shdrs[i];
     struct kld_bytes bytes;
@@ -570,7 +570,7 @@ static void fill_atom(struct kld_session *ctx, struct kld_worker *worker, struct
         atom->pieces->entsize = (uint32_t)sh->sh_entsize;
         atom->pieces->strings = sh->sh_flags & SHF_STRINGS;
     }
-    elf_set_output_section(ctx, &worker->arena, atom, cache);
+    elf_set_output_section(ctx, worker, atom);
 }
 
 /* Attaches the relocations of section i to the atom they are for. */
@@ -662,13 +662,12 @@ void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct k
     file->natoms = n;
     if (ctx->slack)
         file->keys = KLD_NEW_ARRAY(&worker->arena, uint32_t, n);
-    struct elf_name_cache cache = {0};
     uint64_t size = 0;
     for (uint32_t i = 1; i < obj->nshdrs; i++) {
         struct kld_atom *atom = elf_section_atom(obj, i);
         if (!atom)
             continue;
-        fill_atom(ctx, worker, obj, i, atom, &cache);
+        fill_atom(ctx, worker, obj, i, atom);
         if (file->keys)
             file->keys[atom - file->atoms] = kld_record_name(elf_section_name(obj, i));
         if (atom->flags & KLD_ATOM_ALLOC)
