@@ -17,6 +17,12 @@ struct kld_verify_ops;
 /* gc: keeps an atom. From any thread, with its own worker. */
 typedef void kld_mark(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom);
 
+/* Symbols that some edge has led to already */
+struct kld_seen {
+    _Atomic uint8_t *global; /* by id */
+    uint64_t *own;           /* of the atom's file, a bit each */
+};
+
 enum kld_probe {
     KLD_PROBE_NONE, /* not of this format */
     KLD_PROBE_OBJECT,
@@ -133,11 +139,13 @@ struct kld_format_ops {
 
     /* What the input calls an atom (its section), for messages. */
     struct kld_str (*atom_name)(const struct kld_atom *atom);
+    /* How many symbols of a file are its own: the numbers that `seen.own` of `edges` has bits for. */
+    uint32_t (*own_symbols)(const struct kld_file *file);
     /* Decodes up to cap edges of the atom beginning with number *from; returns how many and
      * moves *from; 0 at the end. Edges that lead nowhere (no symbol, no atom) are left out; and, if `seen`
-     * (by symbol id) is not NULL, those to symbols that are set there, as these then are. */
+     * is not NULL, those to symbols that are set there, as these then are. */
     size_t (*edges)(struct kld_session *ctx, const struct kld_atom *atom, size_t *from,
-                    struct kld_edge *out, size_t cap, _Atomic uint8_t *seen);
+                    struct kld_edge *out, size_t cap, const struct kld_seen *seen);
     /* gc: calls mark for every atom that is kept whatever refers to it. Once. */
     void (*gc_roots)(struct kld_session *ctx, kld_mark *mark);
     /* gc: calls mark for what lives because this atom does, beside its edges (unwind data, other

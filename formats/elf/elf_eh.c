@@ -174,9 +174,11 @@ static bool add_fde(struct kld_session *ctx, struct elf_object *obj, struct elf_
                     const struct record *r, uint32_t rel)
 {
     uint32_t owner;
-    if (r->id > r->id_at || !cie_of(s, r))
+    const struct elf_eh_cie *cie = r->id > r->id_at ? NULL : cie_of(s, r);
+    const elf_rela *pc = pc_begin_rel(s, r, rel);
+    if (!cie)
         return bad_record(ctx, s->atom, r->offset, "frame description refers to no CIE before it");
-    switch (find_owner(obj, pc_begin_rel(s, r, rel), elf_state(ctx)->arch->r_none, &owner)) {
+    switch (find_owner(obj, pc, elf_state(ctx)->arch->r_none, &owner)) {
     case BAD:
         return bad_record(ctx, s->atom, r->id_at + 4, "relocation: symbol index out of range");
     case GONE: return true;
@@ -184,7 +186,8 @@ static bool add_fde(struct kld_session *ctx, struct elf_object *obj, struct elf_
     case UNKNOWN: break;
     }
     struct elf_eh_fde *fde = &s->fdes[s->nfdes++];
-    *fde = (struct elf_eh_fde){.offset = r->offset, .rel = rel, .owner = owner};
+    *fde = (struct elf_eh_fde){.offset = r->offset, .rel = rel & INT32_MAX, .owner = owner};
+    fde->is_long = cie->nrel || rels_of(s, r, rel) != (pc ? 1 : 0);
     return true;
 }
 
@@ -301,6 +304,9 @@ void elf_eh_follow(struct kld_session *ctx, struct kld_worker *worker, struct kl
     while (number) {
         struct elf_eh_section *s;
         const struct elf_eh_fde *fde = fde_number(obj, number - 1, &s);
+        number = fde->next;
+        if (!fde->is_long) /* most of them: the record need not be read */
+            continue;
         struct record r = record_at(s, fde->offset);
         const elf_rela *pc = pc_begin_rel(s, &r, fde->rel);
         for (uint32_t i = fde->rel, n = rels_of(s, &r, fde->rel); n; n--, i++)
@@ -309,7 +315,6 @@ void elf_eh_follow(struct kld_session *ctx, struct kld_worker *worker, struct kl
         const struct elf_eh_cie *cie = cie_of(s, &r);
         for (uint32_t i = 0; i < cie->nrel; i++)
             follow_rel(ctx, worker, obj, &s->relas[cie->rel + i], mark);
-        number = fde->next;
     }
 }
 

@@ -76,20 +76,31 @@ bool elf_edge(const struct kld_session *ctx, const struct elf_object *obj, const
 }
 
 /* The symbol itself is not looked at, which would be a cache miss. */
-static bool was_seen(const struct elf_object *obj, const elf_rela *rel, _Atomic uint8_t *seen)
+static bool was_seen(const struct elf_object *obj, const elf_rela *rel, const struct kld_seen *seen)
 {
     uint32_t r_sym = ELF64_R_SYM(rel->r_info);
-    if (!seen || r_sym < obj->first_global || r_sym >= obj->nsyms)
+    if (!seen || r_sym >= obj->nsyms)
         return false;
-    _Atomic uint8_t *byte = &seen[obj->base.ids[r_sym - obj->first_global]];
+    if (r_sym < obj->first_global) {
+        uint64_t *word = &seen->own[r_sym / 64], bit = 1ull << r_sym % 64;
+        bool was = *word & bit;
+        *word |= bit;
+        return was;
+    }
+    _Atomic uint8_t *byte = &seen->global[obj->base.ids[r_sym - obj->first_global]];
     if (atomic_load_explicit(byte, memory_order_relaxed))
         return true;
     atomic_store_explicit(byte, 1, memory_order_relaxed);
     return false;
 }
 
+uint32_t elf_own_symbols(const struct kld_file *file)
+{
+    return elf_object(file)->first_global;
+}
+
 size_t elf_edges(struct kld_session *ctx, const struct kld_atom *atom, size_t *from,
-                 struct kld_edge *out, size_t cap, _Atomic uint8_t *seen)
+                 struct kld_edge *out, size_t cap, const struct kld_seen *seen)
 {
     const struct elf_object *obj = elf_object(atom->file);
     const elf_rela *relas = atom->edges;

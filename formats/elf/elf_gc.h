@@ -12,8 +12,9 @@ bool elf_edge(const struct kld_session *ctx, const struct elf_object *obj, const
 bool elf_is_c_identifier(const char *s);
 
 /* The members of kld_format_ops of these names. */
+uint32_t elf_own_symbols(const struct kld_file *file);
 size_t elf_edges(struct kld_session *ctx, const struct kld_atom *atom, size_t *from,
-                 struct kld_edge *out, size_t cap, _Atomic uint8_t *seen);
+                 struct kld_edge *out, size_t cap, const struct kld_seen *seen);
 void elf_gc_roots(struct kld_session *ctx, kld_mark *mark);
 void elf_gc_follow(struct kld_session *ctx, struct kld_worker *worker, struct kld_atom *atom,
                    kld_mark *mark);

@@ -237,6 +237,7 @@ const struct kld_format_ops kld_format_elf = {
     .atom_name = elf_atom_name,
     .describe = elf_describe,
     .local = elf_local,
+    .own_symbols = elf_own_symbols,
     .edges = elf_edges,
     .gc_roots = elf_gc_roots,
     .gc_follow = elf_gc_follow,
