@@ -296,30 +296,44 @@ static int compare_offsets(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* The members that the index names, in the order of the archive. */
-static void number_members(struct kld_worker *w, struct kld_archive_input *in, uint64_t *offsets)
+/* Sorts offsets, if archivers have not done so, and takes out those that are there twice; returns how many are
+ * left. */
+static uint32_t sort_offsets(uint64_t *offsets, uint32_t count)
 {
-    uint64_t *sorted = KLD_NEW_ARRAY(&w->arena, uint64_t, in->nentries);
+    bool sorted = true;
+    for (uint32_t i = 1; i < count; i++)
+        sorted &= offsets[i - 1] <= offsets[i];
+    if (!sorted)
+        qsort(offsets, count, sizeof(*offsets), compare_offsets);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (!n || offsets[i] != offsets[n - 1])
+            offsets[n++] = offsets[i];
+    return n;
+}
+
+/* The members that the index names, in the order of the archive; of each name, which one it is. There is room for
+ * as many offsets in `sorted`. */
+static void number_members(struct kld_worker *w, struct kld_archive_input *in,
+                           const uint64_t *offsets, uint64_t *sorted)
+{
     if (!in->nentries)
         return;
     memcpy(sorted, offsets, in->nentries * sizeof(*sorted));
-    qsort(sorted, in->nentries, sizeof(*sorted), compare_offsets);
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < in->nentries; i++)
-        if (!n || sorted[i] != sorted[n - 1])
-            sorted[n++] = sorted[i];
+    uint32_t n = in->nmembers = sort_offsets(sorted, in->nentries);
     in->members = KLD_NEW_ARRAY(&w->arena, struct lazy_member, n);
-    in->nmembers = n;
     for (uint32_t i = 0; i < n; i++)
         in->members[i] = (struct lazy_member){.archive = in, .offset = sorted[i]};
     in->member_of = KLD_NEW_ARRAY(&w->arena, uint32_t, in->nentries);
+    uint32_t at = 0; /* nearly always the name is of the same member as the one before, or the next */
     for (uint32_t i = 0; i < in->nentries; i++) {
-        if (i && offsets[i] == offsets[i - 1]) {
-            in->member_of[i] = in->member_of[i - 1];
-            continue;
-        }
-        uint64_t *found = bsearch(&offsets[i], sorted, n, sizeof(*sorted), compare_offsets);
-        in->member_of[i] = (uint32_t)(found - sorted);
+        if (offsets[i] != sorted[at])
+            at = at + 1 < n && offsets[i] == sorted[at + 1]
+                     ? at + 1
+                     : (uint32_t)((uint64_t *)bsearch(&offsets[i], sorted, n, sizeof(*sorted),
+                                                      compare_offsets) -
+                                  sorted);
+        in->member_of[i] = at;
     }
 }
 
@@ -327,22 +341,18 @@ static void read_index(struct kld_session *ctx, struct kld_worker *w, void *arg,
 {
     struct loader *l = arg;
     struct kld_archive_input *in = l->archives.data[i];
-    KLD_VEC(struct kld_str) names = {0};
-    KLD_VEC(uint64_t) offsets = {0};
     struct kld_archive_index index = kld_archive_index(&in->archive);
-    struct kld_str name;
     uint64_t offset;
     (void)ctx;
-    while (kld_archive_index_next(&index, &name, &offset)) {
-        *kld_vec_push(&w->arena, &names) = name;
-        *kld_vec_push(&w->arena, &offsets) = offset;
-    }
+    uint64_t count = in->archive.nindex;
+    in->names = KLD_NEW_ARRAY(&w->arena, struct kld_str, count);
+    uint64_t *offsets = (uint64_t *)kld_worker_buffer(w, 2 * count * sizeof(*offsets));
+    while (kld_archive_index_next(&index, &in->names[in->nentries], &offset))
+        offsets[in->nentries++] = offset;
     if (index.error)
         bad_archive(l, &in->from, index.error, 0);
-    in->nentries = (uint32_t)names.len;
-    in->names = names.data;
     in->ids = KLD_NEW_ARRAY(&w->arena, kld_symid, in->nentries);
-    number_members(w, in, offsets.data);
+    number_members(w, in, offsets, offsets + count);
 }
 
 /* ---- parsing and interning ---- */
