@@ -64,6 +64,9 @@ struct group {
     _Atomic uint32_t *entries; /* position of the leader; then its place */
     uint32_t block;            /* entries that a thread takes at a time */
     uint32_t limit;            /* entries before the table has to grow */
+    uint64_t done;             /* characters that had been looked up when it grew last, */
+    bool doubled;              /* and whether that was by two */
+    double ratio;              /* how many times the characters it took to fill a table twice as large, or 0 */
     _Atomic uint32_t taken;
     _Atomic bool full;
     struct part *parts; /* [total / part_units + 1] */
@@ -400,7 +403,8 @@ static inline uint64_t key_of(XXH128_hash_t hash)
 
 struct move {
     const struct group *group;
-    const struct slot *slots; /* of the smaller table */
+    const struct slot *slots; /* of the smaller table, */
+    uint64_t nslots;          /* and how many it has */
 };
 
 enum { MOVED = 4096 }; /* slots at a time */
@@ -410,7 +414,7 @@ static void move_slots(struct kld_session *ctx, struct kld_worker *worker, void 
     (void)ctx, (void)worker;
     const struct move *m = arg;
     const struct group *g = m->group;
-    uint64_t end = KLD_MIN((block + 1) * MOVED, g->nslots / 2);
+    uint64_t end = KLD_MIN((block + 1) * MOVED, m->nslots);
     for (uint64_t k = block * MOVED; k < end; k++) {
         uint64_t value = m->slots[k].value, key = m->slots[k].key, none = 0;
         if (!value)
@@ -425,6 +429,33 @@ static void move_slots(struct kld_session *ctx, struct kld_worker *worker, void 
     }
 }
 
+static uint64_t characters_done(const struct group *g)
+{
+    uint64_t done = 0;
+    for (uint32_t i = 0; i < g->ninputs; i++) {
+        const struct input *in = &g->inputs[i];
+        done += in->next ? in->atom->pieces->list[in->next].start : 0;
+    }
+    return done;
+}
+
+/* By how much the table of a group grows that is full: by two, and from then on by as many times two as the rest
+ * of the characters will need, if twice as many different pieces take as many times the characters as they did; at
+ * most by 16, since the rest may be more of the same. Each growth saved is a pause, and memory that is cleared for
+ * nothing: of links with debug information 2%. */
+static uint64_t growth(struct group *g)
+{
+    uint64_t done = characters_done(g), factor = 2;
+    if (g->doubled && g->done)
+        g->ratio = (double)done / (double)g->done;
+    double reached = (double)done * g->ratio;
+    for (; g->ratio > 1.5 && reached < g->units && factor < 16; reached *= g->ratio)
+        factor *= 2;
+    g->done = done;
+    g->doubled = factor == 2;
+    return factor;
+}
+
 /* Between two runs: makes room in the groups that need it. False if none does. */
 static bool grow_tables(struct kld_session *ctx, const struct merger *m)
 {
@@ -433,9 +464,9 @@ static bool grow_tables(struct kld_session *ctx, const struct merger *m)
         struct group *g = m->groups.data[i];
         if (!g->full)
             continue;
-        struct move move = {.group = g, .slots = g->slots};
-        set_size(ctx, g, g->nslots * 2);
-        kld_parallel_for(ctx, (g->nslots / 2 + MOVED - 1) / MOVED, 4, move_slots, &move);
+        struct move move = {.group = g, .slots = g->slots, .nslots = g->nslots};
+        set_size(ctx, g, g->nslots * growth(g));
+        kld_parallel_for(ctx, (move.nslots + MOVED - 1) / MOVED, 4, move_slots, &move);
         any = true;
     }
     return any;
