@@ -113,7 +113,7 @@ static uint32_t find_or_add(struct kld_name_partition *p, struct kld_arena *aren
                             const struct name_ref *ref, struct guesses *guesses)
 {
     if (kld_unlikely(p->count == p->cap))
-        resize(p, arena, KLD_MAX(2 * p->cap, FIRST_NAMES));
+        resize(p, arena, KLD_MAX(p->cap + p->cap / 2, FIRST_NAMES));
     uint32_t tag = (uint32_t)(ref->hash >> 32);
     uint32_t at = first_slot(p, ref->hash);
     for (; p->slots[at].number; at = (at + 1) & p->mask) {
@@ -282,7 +282,8 @@ static void fill_partition(struct kld_session *ctx, struct kld_worker *worker, v
     struct scatter *s = arg;
     struct kld_name_partition *part = &s->names->parts[p];
     uint64_t n = count_refs(s, p);
-    bool drafted = part->count + n > part->cap && part->count + n < UINT32_MAX / 4;
+    bool drafted =
+        part->count < n && part->count + n > part->cap && part->count + n < UINT32_MAX / 4;
     struct kld_name_partition table = drafted ? make_draft(worker, part, n) : *part;
     if (!enter_all(s, p, &table, &worker->arena, true)) {
         forget_from(&table, part->count);
