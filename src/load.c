@@ -142,10 +142,10 @@ static void add_file(struct loader *l, struct kld_file *file, bool lazy)
     *kld_vec_push(l->scratch, &l->parse_queue) = file;
 }
 
-static void bad_archive(struct loader *l, const struct kld_input_file *from, const char *error,
+static void bad_archive(struct kld_session *ctx, const struct kld_input_file *from, const char *error,
                         uint64_t offset)
 {
-    kld_error(l->ctx, "bad-archive",
+    kld_error(ctx, "bad-archive",
               &(struct kld_where){.path = from->path, .order = from->position},
               "archive: %s, at offset 0x%llx", error, (unsigned long long)offset);
 }
@@ -178,7 +178,7 @@ static bool member_bytes(struct loader *l, struct kld_arena *arena,
     if (!error)
         error = kld_archive_member(&inner, where = member->nested, &real);
     if (error) {
-        bad_archive(l, from, error, where);
+        bad_archive(l->ctx, from, error, where);
         return false;
     }
     *name = kld_arena_strndup(arena, real.name.ptr, real.name.len);
@@ -210,7 +210,7 @@ static void walk_members(struct loader *l, struct kld_arena *arena, struct walk 
             *kld_vec_push(arena, &walk->files) = file;
     }
     if (error)
-        bad_archive(l, &walk->from, error, at);
+        bad_archive(l->ctx, &walk->from, error, at);
 }
 
 static void walk_archive(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
@@ -261,7 +261,7 @@ static void add_archive(struct loader *l, const struct kld_input_file *from, str
     uint64_t where = 0;
     const char *error = kld_archive_parse(&archive, bytes, &where);
     if (error) {
-        bad_archive(l, from, error, where);
+        bad_archive(l->ctx, from, error, where);
         return;
     }
     if ((from->flags & KLD_INPUT_WHOLE_ARCHIVE) || !archive.has_index) {
@@ -337,20 +337,17 @@ static void number_members(struct kld_worker *w, struct kld_archive_input *in,
     }
 }
 
-static void read_index(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+static void read_index(struct kld_session *ctx, struct kld_worker *w, struct kld_archive_input *in)
 {
-    struct loader *l = arg;
-    struct kld_archive_input *in = l->archives.data[i];
     struct kld_archive_index index = kld_archive_index(&in->archive);
     uint64_t offset;
-    (void)ctx;
     uint64_t count = in->archive.nindex;
     in->names = KLD_NEW_ARRAY(&w->arena, struct kld_str, count);
     uint64_t *offsets = (uint64_t *)kld_worker_buffer(w, 2 * count * sizeof(*offsets));
     while (kld_archive_index_next(&index, &in->names[in->nentries], &offset))
         offsets[in->nentries++] = offset;
     if (index.error)
-        bad_archive(l, &in->from, index.error, 0);
+        bad_archive(ctx, &in->from, index.error, 0);
     in->ids = KLD_NEW_ARRAY(&w->arena, kld_symid, in->nentries);
     number_members(w, in, offsets, offsets + count);
 }
@@ -368,10 +365,36 @@ static struct kld_str index_name_at(const void *from, uint32_t i)
     return ((const struct kld_archive_input *)from)->names[i];
 }
 
+/* What is parsed at a time: files of the parse queue, and archives. Names are hashed right after they have been
+ * read, if there is memory to keep all of that: kld_names_intern can go on in portions. */
+struct batch {
+    struct kld_file **files;
+    struct kld_archive_input **archives;
+    struct kld_name_source *sources; /* of the files, then of the archives */
+    size_t nfiles, narchives;
+    bool scatters;
+};
+
 static void parse_file(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
-    struct loader *l = arg;
-    ctx->format->parse(ctx, w, l->parse_queue.data[i]);
+    struct batch *b = arg;
+    struct kld_file *file = b->files[i];
+    ctx->format->parse(ctx, w, file);
+    b->sources[i] = (struct kld_name_source){
+        .from = file, .at = file_name_at, .count = file->nnames, .ids = file->ids};
+    if (b->scatters)
+        kld_names_scatter(w, &b->sources[i]);
+}
+
+static void parse_archive(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+{
+    struct batch *b = arg;
+    struct kld_archive_input *in = b->archives[i];
+    read_index(ctx, w, in);
+    b->sources[b->nfiles + i] = (struct kld_name_source){
+        .from = in, .at = index_name_at, .count = in->nentries, .ids = in->ids};
+    if (b->scatters)
+        kld_names_scatter(w, &b->sources[b->nfiles + i]);
 }
 
 /* References to wrapped names go to their wrappers (--wrap). */
@@ -449,31 +472,23 @@ static void find_mention(struct kld_session *ctx, struct kld_worker *w, void *ar
 static void parse_and_intern(struct loader *l, size_t first, size_t first_archive)
 {
     struct kld_session *ctx = l->ctx;
-    size_t n = l->parse_queue.len - first, na = l->archives.len - first_archive;
-    l->parse_queue.data += first;
-    kld_parallel_for(ctx, n, 1, parse_file, l);
-    l->parse_queue.data -= first;
-    if (na)
-        kld_parallel_for(ctx, na, 1, read_index, l);
-    struct kld_name_source *sources = KLD_NEW_ARRAY(l->scratch, struct kld_name_source, n + na);
-    for (size_t i = 0; i < n; i++) {
-        struct kld_file *file = l->parse_queue.data[first + i];
-        sources[i] = (struct kld_name_source){file, file_name_at, file->nnames, file->ids};
-    }
-    for (size_t i = 0; i < na; i++) {
-        struct kld_archive_input *a = l->archives.data[first_archive + i];
-        sources[n + i] = (struct kld_name_source){a, index_name_at, a->nentries, a->ids};
-    }
+    struct batch b = {.files = l->parse_queue.data + first,
+                      .archives = l->archives.data + first_archive,
+                      .nfiles = l->parse_queue.len - first,
+                      .narchives = l->archives.len - first_archive,
+                      .scatters = !ctx->options.memory_limit};
+    b.sources = KLD_NEW_ARRAY(l->scratch, struct kld_name_source, b.nfiles + b.narchives);
+    kld_parallel_for(ctx, b.nfiles, 1, parse_file, &b);
+    kld_parallel_for(ctx, b.narchives, 1, parse_archive, &b);
     l->parsed = l->parse_queue.len;
-    kld_names_intern(ctx, &ctx->resolver->names, sources, n + na);
-    if (ctx->resolver->wraps.len)
-        for (size_t i = 0; i < n; i++)
-            apply_wrap(l, l->parse_queue.data[first + i]);
+    kld_names_intern(ctx, &ctx->resolver->names, b.sources, b.nfiles + b.narchives);
+    for (size_t i = 0; ctx->resolver->wraps.len && i < b.nfiles; i++)
+        apply_wrap(l, b.files[i]);
     grow_arrays(l);
     if (!l->offered)
         collect_offers(l);
     l->parse_queue.data += first;
-    kld_parallel_for(ctx, n, 16, find_mention, l);
+    kld_parallel_for(ctx, b.nfiles, 16, find_mention, l);
     l->parse_queue.data -= first;
 }
 
@@ -485,7 +500,7 @@ static void open_member(struct loader *l, struct kld_arena *arena, struct lazy_m
     const char *error = kld_archive_member(&m->archive->archive, m->offset, &member);
     m->wanted = true;
     if (error)
-        bad_archive(l, &m->archive->from, error, m->offset);
+        bad_archive(l->ctx, &m->archive->from, error, m->offset);
     else
         m->file = sniff_member(l, arena, &m->archive->from, &m->archive->archive, &member);
 }
@@ -855,8 +870,10 @@ static void expect(struct loader *l)
     if (size < MUCH)
         return;
     kld_arena_expect_much(&ctx->arena);
-    for (unsigned w = 0; w < kld_pool_size(ctx); w++)
+    for (unsigned w = 0; w < kld_pool_size(ctx); w++) {
         kld_arena_expect_much(&kld_pool_worker(ctx, w)->arena);
+        kld_arena_expect_much(&kld_pool_worker(ctx, w)->scratch);
+    }
 }
 
 void kld_load(struct kld_session *ctx)

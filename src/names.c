@@ -3,23 +3,16 @@
 #include <xxhash.h>
 #include "src/session.h"
 
-/* Below this many names a batch is interned one by one on the calling thread. */
-enum { SMALL_BATCH = 20000, FIRST_NAMES = 8 };
+/* Below this many names a batch is interned on the calling thread. */
+enum { SMALL_BATCH = 6000, FIRST_NAMES = 8 };
 
-/* A name on its way to its partition. */
-struct name_ref {
-    uint64_t hash;
-    const char *ptr;
-    uint32_t len;
-    uint32_t index; /* in its source */
-};
-
+/* A batch. What all threads go through is apart from the rest of the sources. */
 struct scatter {
     struct kld_names *names;
     struct kld_name_source *sources;
     size_t count;
-    struct name_ref **refs;                      /* [count] sorted by partition */
-    uint32_t (*starts)[KLD_NAME_PARTITIONS + 1]; /* [count] */
+    struct kld_name_ref **refs; /* [count] */
+    uint32_t **starts;          /* [count] */
 };
 
 static uint64_t hash_name(const char *ptr, size_t len)
@@ -80,7 +73,7 @@ static void resize(struct kld_name_partition *p, struct kld_arena *arena, uint32
  * each: 7% of a clang link. */
 struct guesses {
     struct guess {
-        const struct name_ref *ref;
+        const struct kld_name_ref *ref;
         uint32_t number;
     } list[32];
     unsigned count;
@@ -92,13 +85,13 @@ static void check_guesses(struct guesses *g, const struct kld_name *names)
     for (unsigned i = 0; i < g->count; i++)
         __builtin_prefetch(names[g->list[i].number].ptr);
     for (unsigned i = 0; i < g->count; i++) {
-        const struct name_ref *ref = g->list[i].ref;
+        const struct kld_name_ref *ref = g->list[i].ref;
         g->wrong |= !same_name(&names[g->list[i].number], ref->hash, ref->ptr, ref->len);
     }
     g->count = 0;
 }
 
-static void note_guess(struct guesses *g, const struct kld_name *names, const struct name_ref *ref,
+static void note_guess(struct guesses *g, const struct kld_name *names, const struct kld_name_ref *ref,
                        uint32_t number)
 {
     if (g->count == KLD_COUNT(g->list))
@@ -110,7 +103,7 @@ static void note_guess(struct guesses *g, const struct kld_name *names, const st
 
 /* The number of the name in the partition: with `guesses`, in all likelihood. */
 static uint32_t find_or_add(struct kld_name_partition *p, struct kld_arena *arena,
-                            const struct name_ref *ref, struct guesses *guesses)
+                            const struct kld_name_ref *ref, struct guesses *guesses)
 {
     if (kld_unlikely(p->count == p->cap))
         resize(p, arena, KLD_MAX(p->cap + p->cap / 2, FIRST_NAMES));
@@ -139,7 +132,7 @@ static kld_symid make_id(unsigned partition, uint32_t number)
 kld_symid kld_names_intern_one(struct kld_session *ctx, struct kld_names *names,
                                struct kld_str name)
 {
-    struct name_ref ref = {hash_name(name.ptr, name.len), name.ptr, (uint32_t)name.len, 0};
+    struct kld_name_ref ref = {hash_name(name.ptr, name.len), name.ptr, (uint32_t)name.len, 0};
     unsigned part = partition_of(ref.hash);
     return make_id(part, find_or_add(&names->parts[part], &ctx->arena, &ref, NULL));
 }
@@ -175,32 +168,37 @@ struct kld_str kld_names_get(const struct kld_names *names, kld_symid id)
     return (struct kld_str){p->names[number].ptr, p->names[number].len};
 }
 
-/* Hashes the names of one source and sorts them by partition (counting sort). */
+/* A counting sort */
+void kld_names_scatter(struct kld_worker *worker, struct kld_name_source *src)
+{
+    struct kld_name_ref *unsorted = (struct kld_name_ref *)kld_worker_buffer(
+        worker, KLD_MAX((size_t)src->count, 1u) * sizeof(*unsorted));
+    uint32_t counts[KLD_NAME_PARTITIONS] = {0}, next[KLD_NAME_PARTITIONS], at = 0;
+    src->refs = KLD_NEW_ARRAY(&worker->scratch, struct kld_name_ref, src->count);
+    src->starts = KLD_NEW_ARRAY(&worker->scratch, uint32_t, KLD_NAME_PARTITIONS + 1);
+    for (uint32_t n = 0; n < src->count; n++) {
+        struct kld_str name = src->at(src->from, n);
+        uint64_t hash = hash_name(name.ptr, name.len);
+        unsorted[n] = (struct kld_name_ref){hash, name.ptr, (uint32_t)name.len, n};
+        counts[partition_of(hash)]++;
+    }
+    for (unsigned p = 0; p < KLD_NAME_PARTITIONS; p++) {
+        src->starts[p] = next[p] = at;
+        at += counts[p];
+    }
+    src->starts[KLD_NAME_PARTITIONS] = at;
+    for (uint32_t n = 0; n < src->count; n++)
+        src->refs[next[partition_of(unsorted[n].hash)]++] = unsorted[n];
+}
+
 static void scatter_source(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
 {
     (void)ctx;
     struct scatter *s = arg;
-    struct kld_name_source *src = &s->sources[i];
-    struct name_ref *refs = s->refs[i];
-    uint32_t *starts = s->starts[i];
-    struct name_ref *unsorted =
-        (struct name_ref *)kld_worker_buffer(worker, (size_t)src->count * sizeof(*unsorted));
-    uint32_t counts[KLD_NAME_PARTITIONS] = {0};
-    for (uint32_t n = 0; n < src->count; n++) {
-        struct kld_str name = src->at(src->from, n);
-        uint64_t hash = hash_name(name.ptr, name.len);
-        unsorted[n] = (struct name_ref){hash, name.ptr, (uint32_t)name.len, n};
-        counts[partition_of(hash)]++;
-    }
-    uint32_t next[KLD_NAME_PARTITIONS];
-    uint32_t at = 0;
-    for (unsigned p = 0; p < KLD_NAME_PARTITIONS; p++) {
-        starts[p] = next[p] = at;
-        at += counts[p];
-    }
-    starts[KLD_NAME_PARTITIONS] = at;
-    for (uint32_t n = 0; n < src->count; n++)
-        refs[next[partition_of(unsorted[n].hash)]++] = unsorted[n];
+    if (!s->sources[i].starts)
+        kld_names_scatter(worker, &s->sources[i]);
+    s->refs[i] = s->sources[i].refs;
+    s->starts[i] = s->sources[i].starts;
 }
 
 static uint64_t count_refs(const struct scatter *s, size_t p)
@@ -252,7 +250,7 @@ static bool enter_all(struct scatter *s, size_t p, struct kld_name_partition *ta
 {
     struct guesses guesses = {.count = 0};
     for (size_t i = 0; i < s->count; i++) {
-        const struct name_ref *refs = s->refs[i];
+        const struct kld_name_ref *refs = s->refs[i];
         kld_symid *ids = s->sources[i].ids;
         uint32_t end = s->starts[i][p + 1];
         ask_ahead(s, p, table, i);
@@ -295,40 +293,29 @@ static void fill_partition(struct kld_session *ctx, struct kld_worker *worker, v
         *part = table;
 }
 
-static void intern_parallel(struct kld_session *ctx, struct kld_names *names,
-                            struct kld_name_source *sources, size_t count, size_t total)
-{
-    struct kld_arena *scratch = &ctx->scratch;
-    struct scatter s = {.names = names, .sources = sources, .count = count};
-    s.refs = KLD_NEW_ARRAY(scratch, struct name_ref *, count);
-    s.starts = kld_arena_array(scratch, count, sizeof(*s.starts), 8);
-    struct name_ref *all = KLD_NEW_ARRAY(scratch, struct name_ref, total);
-    for (size_t i = 0; i < count; i++) {
-        s.refs[i] = all;
-        all += sources[i].count;
-    }
-    kld_parallel_for(ctx, count, 1, scatter_source, &s);
-    kld_parallel_for(ctx, KLD_NAME_PARTITIONS, 1, fill_partition, &s);
-    kld_arena_free(scratch);
-}
-
 static void intern_batch(struct kld_session *ctx, struct kld_names *names,
                          struct kld_name_source *sources, size_t count, size_t total)
 {
-    if (total >= SMALL_BATCH) {
-        intern_parallel(ctx, names, sources, count, total);
-        return;
-    }
-    for (size_t i = 0; i < count; i++)
-        for (uint32_t n = 0; n < sources[i].count; n++)
-            sources[i].ids[n] = kld_names_intern_one(ctx, names, sources[i].at(sources[i].from, n));
+    struct kld_arena *scratch = &ctx->scratch;
+    struct scatter s = {.names = names, .sources = sources, .count = count};
+    s.refs = KLD_NEW_ARRAY(scratch, struct kld_name_ref *, count);
+    s.starts = KLD_NEW_ARRAY(scratch, uint32_t *, count);
+    kld_parallel_for(ctx, count, 16, scatter_source, &s);
+    if (total >= SMALL_BATCH)
+        kld_parallel_for(ctx, KLD_NAME_PARTITIONS, 1, fill_partition, &s);
+    else
+        for (size_t p = 0; p < KLD_NAME_PARTITIONS; p++)
+            enter_all(&s, p, &names->parts[p], &ctx->arena, false);
+    kld_arena_free(scratch);
+    for (unsigned w = 0; w < kld_pool_size(ctx); w++)
+        kld_arena_free(&kld_pool_worker(ctx, w)->scratch);
 }
 
 void kld_names_intern(struct kld_session *ctx, struct kld_names *names,
                       struct kld_name_source *sources, size_t count)
 {
     /* In several batches names get the ids that they would get in one. */
-    size_t limit = ctx->options.memory_limit / 16 / sizeof(struct name_ref);
+    size_t limit = ctx->options.memory_limit / 16 / sizeof(struct kld_name_ref);
     size_t most = limit ? KLD_MAX(limit, (size_t)SMALL_BATCH) : SIZE_MAX;
     for (size_t from = 0, end; from < count; from = end) {
         size_t total = 0;

@@ -7,6 +7,7 @@
 #define KLD_SRC_NAMES_H
 
 #include "src/graph.h"
+#include "src/pool.h"
 
 enum { KLD_NAME_PARTITIONS = 64 };
 
@@ -30,16 +31,31 @@ struct kld_names {
     struct kld_name_partition parts[KLD_NAME_PARTITIONS];
 };
 
+/* A name on its way to its partition. */
+struct kld_name_ref {
+    uint64_t hash;
+    const char *ptr;
+    uint32_t len;
+    uint32_t index; /* in its source */
+};
+
 /* Where a batch of names comes from and where their ids go. */
 struct kld_name_source {
     const void *from;
     struct kld_str (*at)(const void *from, uint32_t i);
     uint32_t count;
     kld_symid *ids;
+    /* Of kld_names_scatter: the names by partition, and where each one's begin (and one more) */
+    struct kld_name_ref *refs;
+    uint32_t *starts;
 };
 
-/* Interns all names of all sources, in parallel where that pays. The names' bytes must outlive
- * the session's use of them. */
+/* Hashes the names of a source and sorts them by partition, in the worker's scratch memory: best done when the names
+ * have just been read. */
+void kld_names_scatter(struct kld_worker *worker, struct kld_name_source *source);
+
+/* Interns all names of all sources, in parallel where that pays; those that have not been scattered are. The names'
+ * bytes must outlive the session's use of them. Frees the workers' scratch memory. */
 void kld_names_intern(struct kld_session *ctx, struct kld_names *names,
                       struct kld_name_source *sources, size_t count);
 

@@ -199,7 +199,7 @@ void kld_parallel_for(struct kld_session *ctx, size_t count, size_t grain, kld_t
     struct loop loop = {.task = task, .arg = arg, .count = count, .grain = grain ? grain : 1};
     struct kld_worker *worker = &pool->workers[0];
     pool->busy = true;
-    worker->arena.oom = &worker->oom;
+    worker->arena.oom = worker->scratch.oom = &worker->oom;
     if (pool->size < 2 || count <= loop.grain) {
         work(ctx, worker, &loop);
     } else {
@@ -210,7 +210,7 @@ void kld_parallel_for(struct kld_session *ctx, size_t count, size_t grain, kld_t
         else
             work(ctx, worker, &loop);
     }
-    worker->arena.oom = &ctx->oom;
+    worker->arena.oom = worker->scratch.oom = &ctx->oom;
     pool->busy = false;
     if (loop.no_memory)
         longjmp(ctx->oom, 1);
@@ -274,7 +274,9 @@ void kld_pool_init(struct kld_session *ctx, unsigned threads)
     for (unsigned i = 0; i < pool->size; i++) {
         pool->workers[i].index = i;
         pool->workers[i].pool = pool;
-        kld_arena_init(&pool->workers[i].arena, &ctx->alloc, i ? &pool->workers[i].oom : &ctx->oom);
+        jmp_buf *oom = i ? &pool->workers[i].oom : &ctx->oom;
+        kld_arena_init(&pool->workers[i].arena, &ctx->alloc, oom);
+        kld_arena_init(&pool->workers[i].scratch, &ctx->alloc, oom);
     }
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
@@ -309,6 +311,7 @@ void kld_pool_free(struct kld_session *ctx)
         if (worker->buffer)
             ctx->alloc.free(ctx->alloc.context, worker->buffer, worker->buffer_size);
         kld_arena_free(&worker->arena);
+        kld_arena_free(&worker->scratch);
     }
     pthread_cond_destroy(&pool->idle);
     pthread_cond_destroy(&pool->wake);

@@ -12,7 +12,8 @@ struct kld_pool;
 struct kld_worker {
     unsigned index;
     struct kld_pool *pool;
-    struct kld_arena arena; /* lives as long as the session */
+    struct kld_arena arena;   /* lives as long as the session */
+    struct kld_arena scratch; /* of the pass at hand, which frees it */
     jmp_buf oom;
     uint8_t *buffer; /* scratch of the pass at hand; see kld_worker_buffer */
     size_t buffer_size;
