@@ -89,7 +89,19 @@ static bool read_stream(const struct kld_alloc *from, int fd, struct input_file 
     return true;
 }
 
-static bool read_file(const struct kld_alloc *from, int fd, struct input_file *file)
+/* A named fifo that nobody has opened for writing yet would read as empty. (Of a pipe that is known
+ * as /dev/fd/N the writer may have come and gone.) */
+static void wait_for_writer(const char *path, int fd)
+{
+    struct stat st;
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    if (lstat(path, &st) == 0 && S_ISFIFO(st.st_mode))
+        while (poll(&poll_fd, 1, -1) < 0 && errno == EINTR)
+            continue;
+}
+
+static bool read_file(const struct kld_alloc *from, const char *path, int fd,
+                      struct input_file *file)
 {
     struct stat st;
     if (fstat(fd, &st) != 0)
@@ -98,6 +110,8 @@ static bool read_file(const struct kld_alloc *from, int fd, struct input_file *f
         errno = EISDIR;
         return false;
     }
+    if (S_ISFIFO(st.st_mode))
+        wait_for_writer(path, fd);
     if (!S_ISREG(st.st_mode))
         fcntl(fd, F_SETFL, 0); /* now wait for whoever writes */
     if (S_ISREG(st.st_mode))
@@ -117,17 +131,6 @@ const char *kld_io_real_path(struct kld_session *ctx, const char *path)
     if (!ctx->options.chroot || path[0] != '/')
         return path;
     return kld_arena_printf(kld_pool_arena(ctx), "%s%s", ctx->options.chroot, path);
-}
-
-/* A named fifo that nobody has opened for writing yet would read as empty. (Of a pipe that is known
- * as /dev/fd/N the writer may have come and gone.) */
-static void wait_for_writer(const char *path, int fd)
-{
-    struct stat st;
-    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
-    if (lstat(path, &st) == 0 && S_ISFIFO(st.st_mode))
-        while (poll(&poll_fd, 1, -1) < 0 && errno == EINTR)
-            continue;
 }
 
 static bool open_file(struct kld_session *ctx, struct input_file *file)
@@ -150,8 +153,7 @@ static bool open_file(struct kld_session *ctx, struct input_file *file)
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         return false;
-    wait_for_writer(path, fd);
-    bool ok = read_file(&ctx->alloc, fd, file);
+    bool ok = read_file(&ctx->alloc, path, fd, file);
     int error = errno;
     close(fd);
     errno = error;

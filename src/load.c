@@ -220,6 +220,13 @@ static void walk_archive(struct kld_session *ctx, struct kld_worker *w, void *ar
     walk_members(l, &w->arena, l->walks.data[i]);
 }
 
+static int compare_sizes(const void *a, const void *b)
+{
+    size_t x = (*(struct walk *const *)a)->archive.bytes.len,
+           y = (*(struct walk *const *)b)->archive.bytes.len;
+    return x > y ? -1 : x < y;
+}
+
 /* The header of each member is a page that nobody has looked at yet, so that other threads help: all but
  * with the first object, which may fix the target, and in thin archives, which open files. */
 static void add_members(struct loader *l, const struct kld_input_file *from,
@@ -239,6 +246,8 @@ static void add_members(struct loader *l, const struct kld_input_file *from,
 static void finish_walks(struct loader *l)
 {
     input_list all = l->inputs;
+    if (l->walks.len) /* so that no thread begins with a large one when the others have ended */
+        qsort(l->walks.data, l->walks.len, sizeof(*l->walks.data), compare_sizes);
     kld_parallel_for(l->ctx, l->walks.len, 1, walk_archive, l);
     l->inputs = (input_list){0};
     l->parse_queue.len = 0;
