@@ -33,7 +33,7 @@ static uint64_t address_of(const struct kld_session *ctx, enum elf_synth which)
 
 static uint64_t size_of(const struct kld_session *ctx, enum elf_synth which)
 {
-    return elf_state(ctx)->synth[which]->size;
+    return which == ELF_RELA_DYN ? elf_rela_dyn_size(ctx) : elf_state(ctx)->synth[which]->size;
 }
 
 /* tag: address of a table; size_tag (or 0): its size. Nothing if the output does not have it. */

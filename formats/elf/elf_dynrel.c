@@ -6,15 +6,16 @@
  * RELATIVE by address (DT_RELACOUNT of them), then by symbol, and IRELATIVE last, since resolvers may
  * use what the others set up.
  *
- * A large program has half a million of them: entries are made once, at their final size and in their
- * place in the table, by all threads. For a file's are in the order of its sections, and its sections
- * follow those of earlier files in the output's; counts by file and output section say where they
- * go. Where that is not the order of addresses (a linker script), they are sorted by radix. (With lists that
- * grow, a list for synth and one for finish, and qsort, clang took 80 MB and 90 ms more; sorting all
- * by radix took 20 ms more.) */
+ * A large program has half a million of them, RELATIVE ones. They are made when they are written, part by part
+ * of the table. For a file's are in the order of its sections, and its sections follow those of earlier files in
+ * the output's; counts by file and output section say which ones a part has. Where that is not the order of
+ * addresses (.init_array, by priority), a part is sorted. The others, and all of an incremental link, which keeps
+ * room between them, are in a table. (With lists that grow, a list for synth and one for finish, and qsort, clang
+ * took 80 MB and 90 ms more; with a table for all of them, 15 MB and 1% of the time.) */
 #include "formats/elf/elf_symbols.h"
 #include "formats/elf/elf_tables.h"
 #include "src/incremental/slack.h"
+#include "src/layout.h"
 #include <stdlib.h>
 
 enum { SPARE = 16 }; /* entries of .rela.dyn, at least, with slack */
@@ -29,18 +30,28 @@ struct counts {
 /* Output sections whose RELATIVE entries are counted; 0 stands for all others. */
 enum { MOST_GROUPS = 32 };
 
+enum { ENTRIES_A_PART = 16 << 10 };
+
+/* RELATIVE entries that are made when they are written: what one atom has. */
+struct relatives {
+    uint32_t first, end;
+};
+
 struct elf_dynrels {
     struct counts *files; /* by file: how many it has; once all are counted, which ones are its */
     struct counts total;
     uint8_t *group_of; /* by output section */
     const struct kld_section *groups[MOST_GROUPS];
     uint32_t ngroups;
-    uint32_t *relative;                        /* by file and group, as `files` */
+    uint8_t order[MOST_GROUPS]; /* of groups, by address */
+    uint32_t *relative;         /* by file and group, as `files` */
+    uint32_t group_end[MOST_GROUPS];           /* where the group's end */
+    bool late;                                 /* RELATIVE ones are made when they are written */
     uint32_t nslots[PARTS], first_slot[PARTS]; /* those of slots */
     elf_dynrel_list
         slots; /* those of slots: counted by synth, again with their addresses by finish */
     uint64_t *relr_places;
-    elf_rela *entries;  /* .rela.dyn */
+    elf_rela *entries;  /* .rela.dyn, or what follows the RELATIVE ones */
     size_t n, capacity; /* with slack there are more than n, which are free */
 };
 
@@ -382,7 +393,7 @@ static void count(struct kld_session *ctx)
 static elf_rela *start_of(const struct elf_dynrels *d, enum part part)
 {
     elf_rela *at = d->entries;
-    for (int i = 0; i < (int)part; i++)
+    for (int i = d->late ? RELATIVE + 1 : RELATIVE; i < (int)part; i++)
         at += d->total.n[i];
     return at;
 }
@@ -405,21 +416,22 @@ static int compare_groups(const void *a, const void *b, void *arg)
 static void place_groups(struct kld_session *ctx, struct elf_dynrels *d)
 {
     const struct kld_atom *got = elf_state(ctx)->synth[ELF_GOT];
-    uint8_t with_slots = got ? d->group_of[got->section] : 0, order[MOST_GROUPS];
+    uint8_t with_slots = got ? d->group_of[got->section] : 0;
     uint32_t at = 0;
     for (uint32_t g = 0; g < d->ngroups; g++)
-        order[g] = (uint8_t)g;
-    qsort_r(order, d->ngroups, 1, compare_groups, d);
+        d->order[g] = (uint8_t)g;
+    qsort_r(d->order, d->ngroups, 1, compare_groups, d);
     for (uint32_t i = 0; i < d->ngroups; i++) {
-        if (order[i] == with_slots) {
+        if (d->order[i] == with_slots) {
             d->first_slot[RELATIVE] = at;
             at += d->nslots[RELATIVE];
         }
         for (uint32_t f = 0; f < ctx->nfiles; f++) {
-            uint32_t *first = &d->relative[(size_t)f * d->ngroups + order[i]], n = *first;
+            uint32_t *first = &d->relative[(size_t)f * d->ngroups + d->order[i]], n = *first;
             *first = at;
             at += n;
         }
+        d->group_end[d->order[i]] = at;
     }
 }
 
@@ -436,6 +448,8 @@ static void fill_file(struct kld_session *ctx, struct kld_worker *w, void *arg, 
         out[part] = start_of(d, (enum part)part) + d->files[f].n[part];
     for (size_t i = 0; i < obj->dynrels.len; i++) {
         const struct elf_dynrel *r = &obj->dynrels.data[i];
+        if (d->late && r->kind == ELF_DYNREL_RELATIVE)
+            continue;
         uint32_t *next = &relative[d->group_of[obj->base.atoms[r->atom].section]];
         for (uint32_t k = 0; k < r->count; k++) {
             enum part part = part_of(ctx, obj, r, k);
@@ -455,8 +469,112 @@ static void fill_slots(struct kld_session *ctx)
     for (int part = 0; part < PARTS; part++)
         out[part] = start_of(d, (enum part)part) + d->first_slot[part];
     collect_slots(ctx);
-    for (size_t i = 0; i < d->slots.len; i++)
-        put(out[part_of_type(elf->arch, d->slots.data[i].type)]++, &d->slots.data[i]);
+    for (size_t i = 0; i < d->slots.len; i++) {
+        enum part part = part_of_type(elf->arch, d->slots.data[i].type);
+        if (part != RELATIVE || !d->late)
+            put(out[part]++, &d->slots.data[i]);
+    }
+}
+
+/* ---- RELATIVE entries, when they are written ---- */
+
+/* What is of one atom: numbers from first to end, which go to out. */
+struct relative_writer {
+    const struct kld_session *ctx;
+    uint32_t first, end;
+    elf_rela *out;
+};
+
+static void put_relative(const struct relative_writer *w, uint32_t number,
+                         const struct elf_dynrel_entry *e)
+{
+    if (number >= w->first && number < w->end)
+        put(&w->out[number - w->first], e);
+}
+
+/* Those of slots; the first of them has that number. */
+static void put_slots(const struct relative_writer *w, uint32_t number)
+{
+    const struct elf_link *elf = elf_state(w->ctx);
+    for (size_t i = 0; i < elf->dynrels->slots.len; i++)
+        if (part_of_type(elf->arch, elf->dynrels->slots.data[i].type) == RELATIVE)
+            put_relative(w, number++, &elf->dynrels->slots.data[i]);
+}
+
+/* Those of a file in one group */
+static void put_file(const struct relative_writer *w, uint32_t f, uint32_t group)
+{
+    const struct elf_dynrels *d = elf_state(w->ctx)->dynrels;
+    const struct elf_object *obj = elf_object(w->ctx->files[f]);
+    uint32_t number = d->relative[(size_t)f * d->ngroups + group];
+    bool packs = elf_packs_relative(w->ctx);
+    for (size_t i = 0; i < obj->dynrels.len && number < w->end; i++) {
+        const struct elf_dynrel *r = &obj->dynrels.data[i];
+        if (r->kind != ELF_DYNREL_RELATIVE ||
+            d->group_of[obj->base.atoms[r->atom].section] != group)
+            continue;
+        if (!packs && number + r->count <= w->first) {
+            number += r->count;
+            continue;
+        }
+        for (uint32_t k = 0; k < r->count; k++) {
+            if (packs && part_of(w->ctx, obj, r, k) != RELATIVE)
+                continue;
+            struct elf_dynrel_entry e = make_entry(w->ctx, obj, r, k, RELATIVE);
+            put_relative(w, number++, &e);
+        }
+    }
+}
+
+/* The last file whose entries of the group begin at or before that number; those behind it may be empty. */
+static uint32_t file_with(const struct kld_session *ctx, const struct elf_dynrels *d,
+                          uint32_t group, uint32_t number)
+{
+    uint32_t lo = 0, hi = ctx->nfiles - 1;
+    while (lo < hi) {
+        uint32_t middle = hi - (hi - lo) / 2;
+        if (d->relative[(size_t)middle * d->ngroups + group] <= number)
+            lo = middle;
+        else
+            hi = middle - 1;
+    }
+    return lo;
+}
+
+static int compare_relas(const void *a, const void *b)
+{
+    uint64_t x = ((const elf_rela *)a)->r_offset, y = ((const elf_rela *)b)->r_offset;
+    return x < y ? -1 : x > y;
+}
+
+static void write_relatives(struct kld_session *ctx, struct kld_worker *worker,
+                            const struct kld_atom *atom, uint8_t *out)
+{
+    (void)worker;
+    const struct relatives *part = atom->extra;
+    const struct elf_dynrels *d = elf_state(ctx)->dynrels;
+    const struct relative_writer w = {ctx, part->first, part->end, (elf_rela *)out};
+    uint32_t begin = 0, nslots = d->nslots[RELATIVE];
+    for (uint32_t i = 0; i < d->ngroups && begin < w.end; i++) {
+        uint32_t group = d->order[i], end = d->group_end[group];
+        if (end > w.first && end > begin) {
+            if (nslots && d->first_slot[RELATIVE] == begin)
+                put_slots(&w, begin);
+            for (uint32_t f = file_with(ctx, d, group, KLD_MAX(w.first, begin)); f < ctx->nfiles;
+                 f++) {
+                if (d->relative[(size_t)f * d->ngroups + group] >= w.end)
+                    break;
+                if (ctx->files[f]->kind == KLD_FILE_OBJECT)
+                    put_file(&w, f, group);
+            }
+        }
+        begin = end;
+    }
+    bool sorted = true;
+    for (uint32_t i = 1; i < w.end - w.first; i++)
+        sorted &= w.out[i - 1].r_offset <= w.out[i].r_offset;
+    if (!sorted)
+        qsort(out, w.end - w.first, sizeof(elf_rela), compare_relas);
 }
 
 enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS };
@@ -661,6 +779,28 @@ static void write_rela_plt(struct kld_session *ctx, struct kld_worker *w,
         write_rela_dyn(ctx, w, atom, out);
 }
 
+/* One more atom of .rela.dyn, of n entries */
+static struct kld_atom *make_part(struct kld_session *ctx, size_t n)
+{
+    const struct kld_atom *first = elf_state(ctx)->synth[ELF_RELA_DYN];
+    if (!first)
+        return elf_make(ctx, ELF_RELA_DYN, ".rela.dyn", SHT_RELA, SHF_ALLOC, 24, 3, 24 * n);
+    return kld_atom_new(ctx, ctx->sections.data[first->section], first->flags, 3, 24 * n);
+}
+
+static void make_relatives(struct kld_session *ctx, const struct elf_dynrels *d)
+{
+    for (uint32_t at = 0, n; at < d->total.n[RELATIVE]; at += n) {
+        n = KLD_MIN(d->total.n[RELATIVE] - at, (uint32_t)ENTRIES_A_PART);
+        struct relatives *part = KLD_NEW(&ctx->arena, struct relatives);
+        *part = (struct relatives){at, at + n};
+        struct kld_atom *atom = make_part(ctx, n);
+        atom->kind = KLD_ATOM_GENERATED;
+        atom->generate = write_relatives;
+        atom->extra = part;
+    }
+}
+
 void elf_dynrel_synth(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
@@ -674,21 +814,29 @@ void elf_dynrel_synth(struct kld_session *ctx)
         a->kind = KLD_ATOM_GENERATED;
         a->generate = write_rela_plt;
     }
+    d->late = elf->is_dynamic && !ctx->slack && !ctx->options.incremental_verify;
     d->capacity = d->n;
+    if (d->late)
+        d->capacity -= d->total.n[RELATIVE];
     if (elf->is_dynamic && ctx->slack)
         d->capacity += SPARE + kld_slack_spare(ctx, KLD_SLACK_DATA, d->n);
     if (d->capacity)
         d->entries = KLD_NEW_ARRAY(&ctx->arena, elf_rela, d->capacity);
-    if (elf->is_dynamic && d->capacity) {
-        struct kld_atom *a =
-            elf_make(ctx, ELF_RELA_DYN, ".rela.dyn", SHT_RELA, SHF_ALLOC, 24, 3, 24 * d->capacity);
-        a->data = (const uint8_t *)d->entries;
-    }
+    if (d->late)
+        make_relatives(ctx, d);
+    if (elf->is_dynamic && d->capacity)
+        make_part(ctx, d->capacity)->data = (const uint8_t *)d->entries;
     if (elf->is_dynamic && d->total.n[RELR]) {
         struct kld_atom *a = elf_make(ctx, ELF_RELR_DYN, ".relr.dyn", SHT_RELR, SHF_ALLOC, 8, 3, 0);
         a->kind = KLD_ATOM_GENERATED;
         a->generate = write_relr;
     }
+}
+
+uint64_t elf_rela_dyn_size(const struct kld_session *ctx)
+{
+    const struct elf_dynrels *d = elf_state(ctx)->dynrels;
+    return sizeof(elf_rela) * (d->capacity + (d->late ? d->total.n[RELATIVE] : 0));
 }
 
 uint32_t elf_relative_count(const struct kld_session *ctx)
@@ -705,7 +853,7 @@ void elf_dynrel_finish(struct kld_session *ctx)
     place_groups(ctx, d);
     fill_slots(ctx);
     kld_parallel_for(ctx, ctx->nfiles, 16, fill_file, d);
-    for (int part = 0; part < PARTS; part++)
+    for (int part = d->late ? RELATIVE + 1 : RELATIVE; part < PARTS; part++)
         sort_part(ctx, (enum part)part);
     const struct elf_dynrel_entry none = {.type = elf->arch->r_none};
     for (size_t i = d->n; i < d->capacity; i++)

@@ -27,6 +27,8 @@ void elf_slots_synth(struct kld_session *ctx);
 void elf_dynrel_synth(struct kld_session *ctx);
 /* Size of .relr.dyn for the current addresses; true if it has grown (addresses are stale). */
 bool elf_relr_update(struct kld_session *ctx);
+/* Of .rela.dyn, which is several atoms; bytes */
+uint64_t elf_rela_dyn_size(const struct kld_session *ctx);
 /* RELATIVE ones in .rela.dyn: DT_RELACOUNT; none with slack, when they may be anywhere in it */
 uint32_t elf_relative_count(const struct kld_session *ctx);
 void elf_dynrel_finish(struct kld_session *ctx);
