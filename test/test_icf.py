@@ -151,6 +151,19 @@ def test_safe_leaves_functions_whose_address_is_taken(t, compiler, table):
     assert not same(t, 'a', 'b') and same(t, 'c', 'd')
 
 
+def test_a_table_that_lost_its_symbol_table_is_not_read(t, compiler):
+    """GNU strip and objcopy leave the numbers of symbols as they are, and renumber the symbols: Debian's archives
+    of LLVM are so."""
+    if compiler != 'clang':
+        pytest.skip('makes no such table')
+    t.cc('a.o', ADDRESSES, *SPLIT, '-faddrsig', '-g')
+    t.objcopy('--strip-debug', '--strip-unneeded', 'a.o')
+    assert [s.link for s in t.elf('a.o').sections if s.name == '.llvm_addrsig'] == [0]
+    icf(t, 'a.o', mode='safe')
+    t.run('app')
+    assert not same(t, 'a', 'b') and same(t, 'c', 'd')
+
+
 def test_all_folds_them_too(t, compiler):
     icf(t, t.cc('a.o', ADDRESSES, *SPLIT, *without_ipa_icf(compiler)))
     assert same(t, 'a', 'b', 'c', 'd')

@@ -487,7 +487,9 @@ static bool take_special(struct kld_session *ctx, struct elf_object *obj, uint32
         return true;
     }
     if (sh->sh_type == SHT_LLVM_ADDRSIG) {
-        obj->addrsig_section = i;
+        /* Tools that do not know it clear sh_link, and have renumbered the symbols. */
+        if (sh->sh_link)
+            obj->addrsig_section = i;
         return true;
     }
     const struct elf_attributes *attributes = elf_state(ctx)->arch->attributes;
