@@ -165,7 +165,12 @@ static void link_order(struct kld_worker *worker, struct elf_object *obj, uint32
 static void link_sections(struct kld_session *ctx, struct kld_worker *worker,
                           struct elf_object *obj)
 {
-    for (uint32_t i = 1; i < obj->nshdrs; i++) {
+    for (uint32_t g = 0; g < obj->base.ngroups && !obj->has_links; g++) {
+        const struct kld_group *group = &obj->base.groups[g];
+        if (!group->discarded && obj->shdrs[group->input_index].sh_type == SHT_GROUP)
+            link_group(ctx, worker, obj, group->input_index);
+    }
+    for (uint32_t i = 1; i < obj->nshdrs && obj->has_links; i++) {
         if (obj->shdrs[i].sh_type == SHT_GROUP)
             link_group(ctx, worker, obj, i);
         else if ((obj->shdrs[i].sh_flags & SHF_LINK_ORDER) && elf_section_atom(obj, i))

@@ -260,8 +260,10 @@ static bool read_group(struct kld_session *ctx, struct kld_worker *worker, struc
         kld_bad_file(ctx, &obj->base, "section %u: group of %zu bytes", shndx, bytes.len);
         return false;
     }
-    if (!(kld_get32(bytes.ptr) & GRP_COMDAT))
+    if (!(kld_get32(bytes.ptr) & GRP_COMDAT)) {
+        obj->has_links = true;
         return true;
+    }
     uint32_t sig = sh->sh_info;
     if (sig >= obj->nsyms || sh->sh_link >= obj->nshdrs ||
         obj->shdrs[sh->sh_link].sh_type != SHT_SYMTAB) {
@@ -286,14 +288,17 @@ static bool read_group(struct kld_session *ctx, struct kld_worker *worker, struc
 static bool read_groups(struct kld_session *ctx, struct kld_worker *worker, struct elf_object *obj)
 {
     struct group_list groups = {0};
+    const char linkonce[] = ".gnu.linkonce.";
     for (uint32_t i = 1; i < obj->nshdrs; i++) {
+        obj->has_links |= (obj->shdrs[i].sh_flags & SHF_LINK_ORDER) != 0;
         if (obj->shdrs[i].sh_type == SHT_GROUP) {
             if (!read_group(ctx, worker, obj, &groups, i))
                 return false;
         } else if (obj->shdrs[i].sh_type == SHT_PROGBITS) {
-            struct kld_str name = elf_section_name(obj, i);
-            if (kld_unlikely(name.len > 14 && memcmp(name.ptr, ".gnu.linkonce.", 14) == 0))
-                add_group(worker, obj, &groups, i, name);
+            const char *name = elf_section_text(obj, i); /* not read to its end, in most cases */
+            if (kld_unlikely(strncmp(name, linkonce, sizeof(linkonce) - 1) == 0 &&
+                             name[sizeof(linkonce) - 1]))
+                add_group(worker, obj, &groups, i, kld_str(name));
         }
     }
     obj->base.groups = groups.v.data;
