@@ -23,10 +23,11 @@ enum {
 typedef KLD_VEC(uint32_t) file_list;
 
 struct kld_gc {
-    _Atomic(struct kld_atom *) *waiting; /* by file: the first atom; kld_atom.addr is the next one for so long */
-    file_list *found;                    /* by worker: for the next round */
-    file_list files;                     /* of this round */
-    _Atomic uint8_t *seen;               /* by symbol id: some edge to it has been followed */
+    _Atomic(struct kld_atom *)
+        *waiting;          /* by file: the first atom; kld_atom.addr is the next one for so long */
+    file_list *found;      /* by worker: for the next round */
+    file_list files;       /* of this round */
+    _Atomic uint8_t *seen; /* by symbol id: some edge to it has been followed */
 };
 
 /* The thread whose atom is the first to wait has the file's turn come. */

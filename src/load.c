@@ -142,11 +142,10 @@ static void add_file(struct loader *l, struct kld_file *file, bool lazy)
     *kld_vec_push(l->scratch, &l->parse_queue) = file;
 }
 
-static void bad_archive(struct kld_session *ctx, const struct kld_input_file *from, const char *error,
-                        uint64_t offset)
+static void bad_archive(struct kld_session *ctx, const struct kld_input_file *from,
+                        const char *error, uint64_t offset)
 {
-    kld_error(ctx, "bad-archive",
-              &(struct kld_where){.path = from->path, .order = from->position},
+    kld_error(ctx, "bad-archive", &(struct kld_where){.path = from->path, .order = from->position},
               "archive: %s, at offset 0x%llx", error, (unsigned long long)offset);
 }
 
@@ -334,7 +333,8 @@ static void number_members(struct kld_worker *w, struct kld_archive_input *in,
     for (uint32_t i = 0; i < n; i++)
         in->members[i] = (struct lazy_member){.archive = in, .offset = sorted[i]};
     in->member_of = KLD_NEW_ARRAY(&w->arena, uint32_t, in->nentries);
-    uint32_t at = 0; /* nearly always the name is of the same member as the one before, or the next */
+    uint32_t at =
+        0; /* nearly always the name is of the same member as the one before, or the next */
     for (uint32_t i = 0; i < in->nentries; i++) {
         if (offsets[i] != sorted[at])
             at = at + 1 < n && offsets[i] == sorted[at + 1]

@@ -66,7 +66,7 @@ struct group {
     uint32_t limit;            /* entries before the table has to grow */
     uint64_t done;             /* characters that had been looked up when it grew last, */
     bool doubled;              /* and whether that was by two */
-    double ratio;              /* how many times the characters it took to fill a table twice as large, or 0 */
+    double ratio; /* how many times the characters it took to fill a table twice as large, or 0 */
     _Atomic uint32_t taken;
     _Atomic bool full;
     struct part *parts; /* [total / part_units + 1] */

@@ -91,8 +91,8 @@ static void check_guesses(struct guesses *g, const struct kld_name *names)
     g->count = 0;
 }
 
-static void note_guess(struct guesses *g, const struct kld_name *names, const struct kld_name_ref *ref,
-                       uint32_t number)
+static void note_guess(struct guesses *g, const struct kld_name *names,
+                       const struct kld_name_ref *ref, uint32_t number)
 {
     if (g->count == KLD_COUNT(g->list))
         check_guesses(g, names);

@@ -100,8 +100,8 @@ kld_session *kld_new(const kld_host *host)
     if (!s)
         return NULL;
     s->host = h;
-    s->alloc = (struct kld_alloc){h.context, h.alloc, h.free,
-                                  h.alloc == default_alloc ? bring_in : NULL};
+    s->alloc =
+        (struct kld_alloc){h.context, h.alloc, h.free, h.alloc == default_alloc ? bring_in : NULL};
     kld_arena_init(&s->request, &s->alloc, &s->oom);
     pthread_mutex_init(&s->diag.lock, NULL);
     kld_options_init(&s->asked);

@@ -43,8 +43,8 @@ struct elf_dynrels {
     uint8_t *group_of; /* by output section */
     const struct kld_section *groups[MOST_GROUPS];
     uint32_t ngroups;
-    uint8_t order[MOST_GROUPS]; /* of groups, by address */
-    uint32_t *relative;         /* by file and group, as `files` */
+    uint8_t order[MOST_GROUPS];                /* of groups, by address */
+    uint32_t *relative;                        /* by file and group, as `files` */
     uint32_t group_end[MOST_GROUPS];           /* where the group's end */
     bool late;                                 /* RELATIVE ones are made when they are written */
     uint32_t nslots[PARTS], first_slot[PARTS]; /* those of slots */
@@ -836,7 +836,9 @@ void elf_dynrel_synth(struct kld_session *ctx)
 uint64_t elf_rela_dyn_size(const struct kld_session *ctx)
 {
     const struct elf_dynrels *d = elf_state(ctx)->dynrels;
-    return sizeof(elf_rela) * (d->capacity + (d->late ? d->total.n[RELATIVE] : 0));
+    if (!d || !d->late) /* one atom, whose size an incremental link's state says */
+        return elf_state(ctx)->synth[ELF_RELA_DYN]->size;
+    return sizeof(elf_rela) * d->n;
 }
 
 uint32_t elf_relative_count(const struct kld_session *ctx)

@@ -8,11 +8,12 @@
 
 /* A frame description of a function that is there (those of discarded groups are not kept). */
 struct elf_eh_fde {
-    uint32_t offset; /* in its section */
-    uint32_t rel : 31;    /* number of its first relocation */
-    uint32_t is_long : 1; /* it, or its CIE, refers to more than the function: personality, exception table */
-    uint32_t owner;  /* 1 + index of the function's atom; 0: not known, always kept */
-    uint32_t next;   /* 1 + number of the next one of that atom, in the object; 0: none */
+    uint32_t offset;   /* in its section */
+    uint32_t rel : 31; /* number of its first relocation */
+    uint32_t
+        is_long : 1; /* it, or its CIE, refers to more than the function: personality, exception table */
+    uint32_t owner; /* 1 + index of the function's atom; 0: not known, always kept */
+    uint32_t next;  /* 1 + number of the next one of that atom, in the object; 0: none */
 };
 
 /* What frame descriptions have in common; equal ones are written once. */

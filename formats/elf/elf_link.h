@@ -111,8 +111,8 @@ struct elf_link {
     uint64_t tls_start, tls_end, tls_align; /* of PT_TLS; end is not rounded up */
     uint64_t image_base;
     struct elf_name_cache *name_caches; /* by worker */
-    bool is_pic;     /* position-independent output: PIE or shared */
-    bool is_dynamic; /* has a dynamic section */
+    bool is_pic;                        /* position-independent output: PIE or shared */
+    bool is_dynamic;                    /* has a dynamic section */
     bool is_shared, is_relocatable;
     bool has_shared_inputs;
     uint8_t *classes; /* enum elf_class of each global by id, for scan; NULL in a relink */

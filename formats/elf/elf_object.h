@@ -50,7 +50,8 @@ struct elf_object {
     bool has_gnu_stack;
     bool has_warnings; /* .gnu.warning.SYMBOL sections: elf_warning.c */
     bool has_common;
-    bool has_links; /* sections that live with others: SHF_LINK_ORDER, or in groups that are not COMDAT ones */
+    bool
+        has_links; /* sections that live with others: SHF_LINK_ORDER, or in groups that are not COMDAT ones */
     uint8_t st_other;            /* the bits that some global symbol has there */
     uint32_t property_section;   /* .note.gnu.property, or 0 */
     uint32_t addrsig_section;    /* .llvm_addrsig, or 0 */
