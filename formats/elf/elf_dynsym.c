@@ -141,25 +141,31 @@ static int compare_buckets(const void *a, const void *b)
     return x->sym->index < y->sym->index ? -1 : x->sym->index > y->sym->index;
 }
 
-static void list_references(struct kld_session *ctx)
+static bool is_listed(const void *arg, const struct kld_symbol *sym)
+{
+    (void)arg;
+    return is_reference(sym) || is_export(sym);
+}
+
+static void list_references(struct kld_session *ctx, const elf_symid_list *listed)
 {
     struct elf_link *elf = elf_state(ctx);
     *kld_vec_push(&ctx->arena, &elf->dynsyms) = NULL;
-    for (kld_symid id = 0; id < ctx->nsymbols; id++)
-        if (is_reference(&ctx->symbols[id]))
-            *kld_vec_push(&ctx->arena, &elf->dynsyms) = &ctx->symbols[id];
+    for (size_t i = 0; i < listed->len; i++)
+        if (is_reference(&ctx->symbols[listed->data[i]]))
+            *kld_vec_push(&ctx->arena, &elf->dynsyms) = &ctx->symbols[listed->data[i]];
     elf->first_exported = (uint32_t)elf->dynsyms.len;
 }
 
 /* Definitions, grouped by bucket as .gnu.hash wants them. */
-static void list_exports(struct kld_session *ctx)
+static void list_exports(struct kld_session *ctx, const elf_symid_list *listed)
 {
     struct elf_link *elf = elf_state(ctx);
     struct elf_dynsym *d = state(ctx);
     KLD_VEC(struct sortable) list = {0};
-    for (kld_symid id = 0; id < ctx->nsymbols; id++)
-        if (is_export(&ctx->symbols[id]))
-            kld_vec_push(&ctx->arena, &list)->sym = &ctx->symbols[id];
+    for (size_t i = 0; i < listed->len; i++)
+        if (is_export(&ctx->symbols[listed->data[i]]))
+            kld_vec_push(&ctx->arena, &list)->sym = &ctx->symbols[listed->data[i]];
     d->nbuckets = (uint32_t)(list.len / 4 + 1);
     for (size_t i = 0; i < list.len; i++) {
         list.data[i].hash = gnu_hash(elf_dynamic_name(list.data[i].sym));
@@ -330,8 +336,9 @@ static struct kld_atom *make_table(struct kld_session *ctx, enum elf_synth which
 void elf_dynsym_synth(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
-    list_references(ctx);
-    list_exports(ctx);
+    elf_symid_list listed = elf_symbols_where(ctx, is_listed, NULL);
+    list_references(ctx, &listed);
+    list_exports(ctx, &listed);
     if (elf->dynsym_numbers)
         take_order(ctx);
     number_symbols(ctx);

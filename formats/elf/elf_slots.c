@@ -345,6 +345,12 @@ static void make_tables(struct kld_session *ctx)
                        8ull * KLD_MAX(elf->got_plt_reserved + nplt, (size_t)1), write_got_plt);
 }
 
+static bool needs_something(const void *arg, const struct kld_symbol *sym)
+{
+    (void)arg;
+    return kld_symbol_has(sym, KLD_SYM_NEEDS);
+}
+
 void elf_slots_synth(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
@@ -352,12 +358,12 @@ void elf_slots_synth(struct kld_session *ctx)
     elf->got_slots = elf->arch->got_reserved;
     if (atomic_load(&elf->needs_tlsld))
         elf->tlsld = got_entry(ctx, NULL, ELF_GOT_TLSLD, 2);
-    for (kld_symid id = 0; id < ctx->nsymbols; id++) {
-        struct kld_symbol *sym = &ctx->symbols[id];
+    elf_symid_list needs = elf_symbols_where(ctx, needs_something, NULL);
+    for (size_t i = 0; i < needs.len; i++) {
+        struct kld_symbol *sym = &ctx->symbols[needs.data[i]];
         if (kld_symbol_has(sym, KLD_SYM_NEED_COPY) && sym->kind == KLD_SYM_IMPORTED)
             give_copy(ctx, sym);
-        if (kld_symbol_has(sym, KLD_SYM_NEEDS))
-            give_slots(ctx, sym);
+        give_slots(ctx, sym);
     }
     for (uint32_t f = 0; f < ctx->nfiles; f++) {
         struct elf_object *obj = elf_object(ctx->files[f]);

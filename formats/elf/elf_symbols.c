@@ -14,6 +14,41 @@
 #include "src/resolve.h"
 #include "src/undefined.h"
 
+/* ---- looking for symbols ---- */
+
+struct search {
+    elf_symbol_test *test;
+    const void *arg;
+    elf_symid_list *found; /* by block */
+};
+
+static void search_block(struct kld_session *ctx, struct kld_worker *worker, void *arg,
+                         size_t block)
+{
+    const struct search *s = arg;
+    kld_symid end = (kld_symid)KLD_MIN((block + 1) * ELF_SYMBOL_BLOCK, ctx->nsymbols);
+    for (kld_symid id = (kld_symid)(block * ELF_SYMBOL_BLOCK); id < end; id++)
+        if (s->test(s->arg, &ctx->symbols[id]))
+            *kld_vec_push(&worker->arena, &s->found[block]) = id;
+}
+
+elf_symid_list elf_symbols_where(struct kld_session *ctx, elf_symbol_test *test, const void *arg)
+{
+    size_t blocks = (ctx->nsymbols + ELF_SYMBOL_BLOCK - 1) / ELF_SYMBOL_BLOCK;
+    struct search s = {test, arg, KLD_NEW_ARRAY(&ctx->arena, elf_symid_list, blocks)};
+    elf_symid_list all = {0};
+    kld_parallel_for(ctx, blocks, 1, search_block, &s);
+    for (size_t i = 0; i < blocks; i++)
+        all.cap += s.found[i].len;
+    all.data = KLD_NEW_ARRAY(&ctx->arena, kld_symid, all.cap);
+    for (size_t i = 0; i < blocks; i++) {
+        if (s.found[i].len)
+            memcpy(all.data + all.len, s.found[i].data, s.found[i].len * sizeof(*all.data));
+        all.len += s.found[i].len;
+    }
+    return all;
+}
+
 /* ---- linker-defined symbols ---- */
 
 /* What a linker-defined symbol stands for. */
@@ -278,14 +313,18 @@ static bool need_for(struct kld_session *ctx, const struct elf_shared *lib)
     return more;
 }
 
+static bool is_needed_import(const void *arg, const struct kld_symbol *sym)
+{
+    (void)arg;
+    return sym->kind == KLD_SYM_IMPORTED && kld_symbol_has(sym, KLD_SYM_REF_STRONG);
+}
+
 /* Whether something asks for each library; symbols of those nobody needs are undefined again. */
 static void drop_unneeded(struct kld_session *ctx)
 {
-    for (kld_symid id = 0; id < ctx->nsymbols; id++) {
-        struct kld_symbol *sym = &ctx->symbols[id];
-        if (sym->kind == KLD_SYM_IMPORTED && kld_symbol_has(sym, KLD_SYM_REF_STRONG))
-            sym->file->needed = true;
-    }
+    elf_symid_list imports = elf_symbols_where(ctx, is_needed_import, NULL);
+    for (size_t i = 0; i < imports.len; i++)
+        ctx->symbols[imports.data[i]].file->needed = true;
     for (uint32_t f = 0; f < ctx->nfiles; f++)
         if (ctx->files[f]->kind == KLD_FILE_SHARED && !ctx->files[f]->as_needed)
             ctx->files[f]->needed = true;

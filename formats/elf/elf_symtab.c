@@ -9,6 +9,7 @@
 #include "formats/elf/elf_symtab_walk.h"
 #include <stdlib.h>
 #include "formats/elf/elf_relocatable.h"
+#include "formats/elf/elf_symbols.h"
 #include "src/layout.h"
 
 enum { SPARE_SYMBOLS = 12, SPARE_NAMES = 256 }; /* of each file, at least, with slack */
@@ -129,43 +130,19 @@ static void prepare_relocs(struct kld_session *ctx, struct elf_symtab_table *t)
     number_sections(ctx, t);
 }
 
-/* ---- the list of symbols that no object defines ---- */
-
-struct rest_blocks {
-    struct elf_symtab_table *table;
-    uint32_t *starts; /* by block: how many, then where they go */
-};
-
-static void count_rest(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t block)
+static bool is_rest(const void *table, const struct kld_symbol *sym)
 {
-    (void)worker;
-    struct rest_blocks *r = arg;
-    kld_symid end = (kld_symid)KLD_MIN((block + 1) * ELF_SYMBOL_BLOCK, ctx->nsymbols);
-    uint32_t n = r->starts[block];
-    for (kld_symid id = (kld_symid)(block * ELF_SYMBOL_BLOCK); id < end; id++) {
-        if (!elf_symtab_is_rest(r->table, &ctx->symbols[id]))
-            continue;
-        if (r->table->rest)
-            r->table->rest[n] = id;
-        if (elf_symtab_is_gnu(&ctx->symbols[id]))
-            elf_symtab_note_gnu(r->table);
-        n++;
-    }
-    r->starts[block] = n;
+    return elf_symtab_is_rest(table, sym);
 }
 
 static void list_rest(struct kld_session *ctx, struct elf_symtab_table *t)
 {
-    size_t blocks = (ctx->nsymbols + ELF_SYMBOL_BLOCK - 1) / ELF_SYMBOL_BLOCK;
-    struct rest_blocks r = {t, KLD_NEW_ARRAY(&ctx->arena, uint32_t, blocks)};
-    kld_parallel_for(ctx, blocks, 4, count_rest, &r);
-    for (size_t b = 0; b < blocks; b++) {
-        uint32_t n = r.starts[b];
-        r.starts[b] = t->nrest;
-        t->nrest += n;
-    }
-    t->rest = KLD_NEW_ARRAY(&ctx->arena, kld_symid, t->nrest);
-    kld_parallel_for(ctx, blocks, 4, count_rest, &r);
+    elf_symid_list rest = elf_symbols_where(ctx, is_rest, t);
+    t->rest = rest.data;
+    t->nrest = (uint32_t)rest.len;
+    for (size_t i = 0; i < rest.len; i++)
+        if (elf_symtab_is_gnu(&ctx->symbols[rest.data[i]]))
+            elf_symtab_note_gnu(t);
 }
 
 /* ---- sizes ---- */
