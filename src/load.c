@@ -320,6 +320,17 @@ static uint32_t sort_offsets(uint64_t *offsets, uint32_t count)
     return n;
 }
 
+/* Where the offset is in sorted[n]. Nearly always it is there that the one before was, or next to it. */
+static uint32_t find_offset(const uint64_t *sorted, uint32_t n, uint32_t before, uint64_t offset)
+{
+    if (sorted[before] == offset)
+        return before;
+    if (before + 1 < n && sorted[before + 1] == offset)
+        return before + 1;
+    const uint64_t *found = bsearch(&offset, sorted, n, sizeof(*sorted), compare_offsets);
+    return (uint32_t)(found - sorted);
+}
+
 /* The members that the index names, in the order of the archive; of each name, which one it is. There is room for
  * as many offsets in `sorted`. */
 static void number_members(struct kld_worker *w, struct kld_archive_input *in,
@@ -333,17 +344,9 @@ static void number_members(struct kld_worker *w, struct kld_archive_input *in,
     for (uint32_t i = 0; i < n; i++)
         in->members[i] = (struct lazy_member){.archive = in, .offset = sorted[i]};
     in->member_of = KLD_NEW_ARRAY(&w->arena, uint32_t, in->nentries);
-    uint32_t at =
-        0; /* nearly always the name is of the same member as the one before, or the next */
-    for (uint32_t i = 0; i < in->nentries; i++) {
-        if (offsets[i] != sorted[at])
-            at = at + 1 < n && offsets[i] == sorted[at + 1]
-                     ? at + 1
-                     : (uint32_t)((uint64_t *)bsearch(&offsets[i], sorted, n, sizeof(*sorted),
-                                                      compare_offsets) -
-                                  sorted);
-        in->member_of[i] = at;
-    }
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < in->nentries; i++)
+        in->member_of[i] = at = find_offset(sorted, n, at, offsets[i]);
 }
 
 static void read_index(struct kld_session *ctx, struct kld_worker *w, struct kld_archive_input *in)
@@ -377,6 +380,7 @@ static struct kld_str index_name_at(const void *from, uint32_t i)
 /* What is parsed at a time: files of the parse queue, and archives. Names are hashed right after they have been
  * read, if there is memory to keep all of that: kld_names_intern can go on in portions. */
 struct batch {
+    const struct loader *loader;
     struct kld_file **files;
     struct kld_archive_input **archives;
     struct kld_name_source *sources; /* of the files, then of the archives */
@@ -471,18 +475,19 @@ static void collect_offers(struct loader *l)
 static void find_mention(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
     (void)ctx, (void)w;
-    const struct loader *l = arg;
-    struct kld_file *file = l->parse_queue.data[i];
+    const struct batch *b = arg;
+    struct kld_file *file = b->files[i];
     for (uint32_t k = 0; k < file->nglobals && !file->meets_lazy; k++)
-        file->meets_lazy = is_offered(l, file->ids[k]);
+        file->meets_lazy = is_offered(b->loader, file->ids[k]);
 }
 
 /* Parses what is queued, from `first` on, and interns its names. */
 static void parse_and_intern(struct loader *l, size_t first, size_t first_archive)
 {
     struct kld_session *ctx = l->ctx;
-    struct batch b = {.files = l->parse_queue.data + first,
-                      .archives = l->archives.data + first_archive,
+    struct batch b = {.loader = l,
+                      .files = l->parse_queue.data + first,
+                      .archives = l->archives.len ? l->archives.data + first_archive : NULL,
                       .nfiles = l->parse_queue.len - first,
                       .narchives = l->archives.len - first_archive,
                       .scatters = !ctx->options.memory_limit};
@@ -496,9 +501,7 @@ static void parse_and_intern(struct loader *l, size_t first, size_t first_archiv
     grow_arrays(l);
     if (!l->offered)
         collect_offers(l);
-    l->parse_queue.data += first;
-    kld_parallel_for(ctx, b.nfiles, 16, find_mention, l);
-    l->parse_queue.data -= first;
+    kld_parallel_for(ctx, b.nfiles, 16, find_mention, &b);
 }
 
 /* ---- step 2: guessing ---- */

@@ -23,13 +23,9 @@ struct kld_pieces {
     bool strings;     /* ends with a zero character; else fixed-size constants */
 };
 
-/* Address (or, not allocated, offset in the output section) of byte `offset` of a mergeable
- * section, in constant time. Offsets past the end refer to the last piece. After layout. */
-static inline uint64_t kld_pieces_address(const struct kld_atom *atom, uint64_t offset)
+/* The piece with byte `offset` of a mergeable section, in constant time; the last one if that is past the end. */
+static inline const struct kld_piece *kld_piece_at(const struct kld_pieces *p, uint64_t offset)
 {
-    const struct kld_pieces *p = atom->pieces;
-    if (kld_unlikely(!p->merged || !p->count))
-        return 0;
     uint64_t at = p->entsize == 1 ? offset : offset / p->entsize;
     if (kld_unlikely(at >= p->list[p->count].start))
         at = p->list[p->count].start - 1;
@@ -39,8 +35,37 @@ static inline uint64_t kld_pieces_address(const struct kld_atom *atom, uint64_t 
         while (piece[1].start <= at)
             piece++;
     }
+    return piece;
+}
+
+static inline uint64_t kld_piece_address(const struct kld_pieces *p, const struct kld_piece *piece,
+                                         uint64_t offset)
+{
     return p->merged->addr + (uint64_t)piece->out * p->entsize +
            (offset - (uint64_t)piece->start * p->entsize);
+}
+
+/* Address (or, not allocated, offset in the output section) of byte `offset` of a mergeable
+ * section. After layout. */
+static inline uint64_t kld_pieces_address(const struct kld_atom *atom, uint64_t offset)
+{
+    const struct kld_pieces *p = atom->pieces;
+    if (kld_unlikely(!p->merged || !p->count))
+        return 0;
+    return kld_piece_address(p, kld_piece_at(p, offset), offset);
+}
+
+/* The same in a section of strings, for a run of references: *last is the piece of the one before (or NULL), and
+ * becomes that of this one. Tables of debug information refer to one string after the other. */
+static inline uint64_t kld_strings_address(const struct kld_atom *atom, uint64_t offset,
+                                           const struct kld_piece **last)
+{
+    const struct kld_pieces *p = atom->pieces;
+    const struct kld_piece *piece = *last ? *last + 1 : NULL;
+    if (!piece || piece >= p->list + p->count || offset < piece->start || offset >= piece[1].start)
+        piece = kld_piece_at(p, offset);
+    *last = piece;
+    return kld_piece_address(p, piece, offset);
 }
 
 /* The merged contents of one group of sections, all of them: session.merged. */

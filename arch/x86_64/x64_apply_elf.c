@@ -233,6 +233,7 @@ void x64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct 
     struct elf_fixup f = {.ctx = ctx, .obj = obj, .elf = elf_state(ctx), .atom = atom};
     const elf_rela *rels = atom->edges;
     const uint64_t dead = elf_tombstone(obj, atom);
+    struct elf_strings strings = {.r_sym = 0};
     for (uint32_t i = 0; i < atom->nedges; i++) {
         const elf_rela *rel = &rels[i];
         uint32_t type = ELF64_R_TYPE(rel->r_info), r_sym = ELF64_R_SYM(rel->r_info);
@@ -240,7 +241,15 @@ void x64_apply_debug(struct kld_session *ctx, struct kld_worker *worker, struct 
             elf_report_unsound(ctx, obj, atom, rel);
             continue;
         }
+        if (type == R_X86_64_32 && r_sym && r_sym == strings.r_sym) {
+            uint64_t x = kld_strings_address(strings.atom, (uint64_t)rel->r_addend, &strings.last);
+            if (kld_likely(x <= UINT32_MAX)) {
+                kld_put32(out + rel->r_offset, (uint32_t)x);
+                continue;
+            }
+        }
         struct elf_target t = elf_resolve(ctx, obj, r_sym, rel->r_addend);
+        elf_note_strings(&strings, obj, &t);
         uint64_t x = kld_unlikely(t.discarded) ? dead : t.value + (uint64_t)rel->r_addend;
         uint8_t *field = out + rel->r_offset;
         if (kld_likely(type == R_X86_64_32 && x <= UINT32_MAX)) {

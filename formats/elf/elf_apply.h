@@ -56,6 +56,26 @@ void elf_report_not_loaded(const struct elf_fixup *f);
 
 /* ---- values ---- */
 
+/* The section of strings that relocations of debug information refer to, one after the other */
+struct elf_strings {
+    uint32_t r_sym;              /* its symbol; 0: none yet */
+    const struct kld_atom *atom; /* it */
+    const struct kld_piece *last;
+};
+
+/* The target is that section from now on, if it is one of strings in the output. */
+static inline void elf_note_strings(struct elf_strings *s, const struct elf_object *obj,
+                                    const struct elf_target *t)
+{
+    const struct kld_atom *atom = t->atom;
+    if (t->sym_index >= obj->first_global || !atom || t->discarded ||
+        atom->kind != KLD_ATOM_PIECES || atom->pieces->entsize != 1 || !atom->pieces->merged ||
+        !atom->pieces->count || ELF64_ST_TYPE(obj->syms[t->sym_index].st_info) != STT_SECTION ||
+        obj->syms[t->sym_index].st_value)
+        return;
+    *s = (struct elf_strings){.r_sym = t->sym_index, .atom = atom};
+}
+
 /* Goes to the next relocation of the atom that f is of. */
 static inline void elf_fixup_next(struct elf_fixup *f, const elf_rela *rel, uint8_t *out)
 {
