@@ -1,5 +1,7 @@
 """Archives: which members are taken, and the forms in which archives come."""
 
+import struct
+
 import pytest
 
 from kldtest import deviates
@@ -374,3 +376,52 @@ def test_archive_of_a_rust_library_shape(t):
 def test_archive_member_is_named_in_messages(t):
     t.ar('liba.a', t.cc('f.o', 'int missing(void); int f(void) { return missing(); }'))
     t.link('app', t.cc('m.o', CALLS_F), 'liba.a', ok=False).says('liba.a', 'f.o', 'missing')
+
+
+# -- what is gone through by all threads -----------------------------------------------------------
+
+
+def shuffle_index(path):
+    """Entries of a GNU index (ar's System V format) in another order, each with its name."""
+    data = bytearray(path.read_bytes())
+    assert data[8:10] == b'/ '
+    size, = struct.unpack_from('>I', data, 68)
+    offsets = struct.unpack_from(f'>{size}I', data, 72)
+    end = 68 + int(data[56:66])
+    called = bytes(data[72 + 4 * size:end]).split(b'\0')[:size]
+    pairs = sorted(zip(offsets, called), key=lambda pair: pair[1][::-1])
+    assert [o for o, _ in pairs] != sorted(offsets)
+    data[72:end] = (struct.pack(f'>{size}I', *(o for o, _ in pairs)) +
+                    b''.join(n + b'\0' for _, n in pairs)).ljust(end - 72, b'\0')
+    path.write_bytes(data)
+
+
+def test_an_index_may_be_in_any_order(t):
+    members = [t.cc(f'm{i}.o', f'int f{i}(void) {{ return {i}; }} int g{i}(void) {{ return f{i}(); }}')
+               for i in range(30)]
+    t.ar('libm30.a', *members)
+    shuffle_index(t.path / 'libm30.a')
+    t.cc('main.o', 'int f3(void), g17(void), g29(void);\n'
+         'int main(void) { return f3() + g17() + g29() - 49; }')
+    t.link('app', 'main.o', 'libm30.a')
+    t.run('app')
+    assert {'f3', 'g3', 'f17', 'g29'} <= names(t) and not {'f4', 'g16'} & names(t)
+
+
+@pytest.mark.parametrize('how', ['whole', pytest.param('no index', marks=deviates(bfd='wants an index'))])
+def test_members_are_linked_in_the_order_of_the_command_line(t, how):
+    """Large archives are gone through first, which nobody sees."""
+    def source(name, padding=0):
+        return f'char pad_{name}[{padding + 1}] = {{1}}; char mark_{name}[] = "{name}";'
+    for name, padding in (('a1', 0), ('a2', 0), ('b', 0), ('c1', 90000), ('c2', 90000)):
+        t.cc(f'{name}.o', source(name, padding), '-fdata-sections')
+    t.ar('liba.a', 'a1.o', 'a2.o', flags='rcS')
+    t.ar('libc1.a', 'c1.o', 'c2.o', flags='rcS')
+    t.cc('main.o', 'extern char mark_a1[], mark_a2[], mark_b[], mark_c1[], mark_c2[];\n'
+         'int main(void) { return !(mark_a1 + mark_a2[0] && mark_b && mark_c1 + mark_c2[0]); }')
+    inputs = ['main.o', 'liba.a', 'b.o', 'libc1.a']
+    t.link('app', *(['-Wl,--whole-archive', *inputs, '-Wl,--no-whole-archive'] if how == 'whole' else inputs))
+    t.run('app')
+    at = {s.name: s.value for s in t.elf('app').symbols}
+    marks = [at[f'mark_{n}'] for n in ('a1', 'a2', 'b', 'c1', 'c2')]
+    assert marks == sorted(marks)
