@@ -565,17 +565,6 @@ static void hash_batch(const struct input *in, struct scanner *s, uint32_t k, ui
     }
 }
 
-/* Asks for the entries of those that seem to be in the table. */
-static void ask_for_entries(const struct group *g, const XXH128_hash_t *hashes, uint32_t n)
-{
-    for (uint32_t j = 0; j < n; j++) {
-        const struct slot *slot = &g->slots[home_slot(g, hashes[j])];
-        uint64_t v = atomic_load_explicit(&slot->value, memory_order_relaxed);
-        if (v && atomic_load_explicit(&slot->key, memory_order_relaxed) == key_of(hashes[j]))
-            __builtin_prefetch((const void *)&g->entries[(uint32_t)v - 1]);
-    }
-}
-
 static void merge_input(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
 {
     struct merger *m = arg;
@@ -594,7 +583,6 @@ static void merge_input(struct kld_session *ctx, struct kld_worker *worker, void
     while (in->next < p->count) {
         uint32_t k = in->next, n = KLD_MIN(p->count - k, (uint32_t)BATCH);
         hash_batch(in, &s, k, n, hashes);
-        ask_for_entries(g, hashes, n);
         for (uint32_t j = 0; j < n; j++, in->next++)
             if (!look_up(g, supply, hashes[j], in->start + k + j, &p->list[k + j].out))
                 return;
