@@ -32,7 +32,7 @@
 enum {
     SERIAL_BELOW = 512 << 10, /* bytes in all: not worth a thread */
     PART = 256 << 10,         /* bytes in an atom of merged contents, about */
-    BATCH = 16,               /* pieces hashed before the first is looked up: hides the misses */
+    BATCH = 32,               /* pieces hashed before the first is looked up: hides the misses */
     FIRST_SLOTS = 8192,
     AHEAD = 8,
 };
