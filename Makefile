@@ -8,7 +8,8 @@
 
 CC       = gcc
 AR       = ar
-CFLAGS   = -O2 -g
+# -O3 for 2 to 3% of the time of links, small and large ones
+CFLAGS   = -O3 -g
 LDFLAGS  =
 PREFIX   = /usr/local
 DESTDIR  =

@@ -242,12 +242,11 @@ kld_status kld_replace_input(kld_session *session, kld_input_handle handle, cons
     kld_input in;
     if (!session || !take_input(input, &in))
         return KLD_MISUSE;
-    size_t i = find_input(session, handle);
-    if (i == session->inputs.len || !may_ask(session))
+    if (find_input(session, handle) == session->inputs.len || !may_ask(session))
         return KLD_MISUSE;
     if (session->no_memory || setjmp(session->oom))
         return out_of_memory(session);
-    fill_item(session, &session->inputs.data[i], &in);
+    fill_item(session, &session->inputs.data[find_input(session, handle)], &in);
     return KLD_OK;
 }
 
