@@ -11,7 +11,7 @@
  * - Pieces are told apart by 96 bits of an XXH3-128 hash. Comparing bytes as well would touch two
  *   more lines of memory a piece, for a chance of error that is 1 in 10^13 with 10^8 pieces.
  * - The hash table is one for all threads, without locks. It grows as it fills, in a pause between
- *   two runs of the loop: its size follows the number of different pieces, which nobody can guess.
+ *   two runs of the loop: its size follows the number of different pieces, which becomes clear by and by.
  *   A slot leads to an `entry`, whose number stays when the table grows.
  * - The entry holds the piece that comes first in input order of those that are equal (`leader`),
  *   whoever inserted it first, so that nothing depends on the timing.
