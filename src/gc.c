@@ -9,9 +9,9 @@
  *
  * Marking goes by file: a marked atom waits in a list of its file, and when it is the file's turn, all that wait
  * are followed, while what the file's relocations are read with is in the cache, and each symbol of the file's own
- * once. (Going from atom to atom took a quarter more time.) The files with lists make a round, in which threads take one after the
- * other; files that get a list once they had their turn, or had none yet, are the next round's. There is no
- * recursion, and nothing is shared but the marks and the lists. The outcome does not depend on who came first. */
+ * once. (Going from atom to atom took a quarter more time.) The files with lists make a round, in which threads take
+ * one after the other; files that get a list once they had their turn, or had none yet, are the next round's. There
+ * is no recursion, and nothing is shared but the marks and the lists. The outcome does not depend on who came first. */
 #include "src/gc.h"
 
 enum {

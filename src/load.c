@@ -139,7 +139,6 @@ static void add_file(struct loader *l, struct kld_file *file, bool lazy)
         in->lazy = KLD_NEW(&ctx->arena, struct lazy_member);
         *in->lazy = (struct lazy_member){.file = file, .wanted = true};
     }
-    *kld_vec_push(l->scratch, &l->parse_queue) = file;
 }
 
 static void bad_archive(struct kld_session *ctx, const struct kld_input_file *from,
@@ -241,7 +240,7 @@ static void add_members(struct loader *l, const struct kld_input_file *from,
     kld_vec_push(l->scratch, &l->inputs)->walk = walk;
 }
 
-/* Walks the archives that are left, and has the files that were found take their places. */
+/* Walks the archives that are left, and has the files that were found take their places; all are to be parsed. */
 static void finish_walks(struct loader *l)
 {
     input_list all = l->inputs;
@@ -249,17 +248,16 @@ static void finish_walks(struct loader *l)
         qsort(l->walks.data, l->walks.len, sizeof(*l->walks.data), compare_sizes);
     kld_parallel_for(l->ctx, l->walks.len, 1, walk_archive, l);
     l->inputs = (input_list){0};
-    l->parse_queue.len = 0;
     for (size_t i = 0; i < all.len; i++) {
         const struct walk *walk = all.data[i].walk;
         for (size_t k = 0; walk && k < walk->files.len; k++)
             add_file(l, walk->files.data[k], walk->lazy);
-        if (walk)
-            continue;
-        *kld_vec_push(l->scratch, &l->inputs) = all.data[i];
-        if (all.data[i].file)
-            *kld_vec_push(l->scratch, &l->parse_queue) = all.data[i].file;
+        if (!walk)
+            *kld_vec_push(l->scratch, &l->inputs) = all.data[i];
     }
+    for (size_t i = 0; i < l->inputs.len; i++)
+        if (l->inputs.data[i].file)
+            *kld_vec_push(l->scratch, &l->parse_queue) = l->inputs.data[i].file;
 }
 
 static void add_archive(struct loader *l, const struct kld_input_file *from, struct kld_bytes bytes)
@@ -865,6 +863,7 @@ static void intern_wraps(struct kld_session *ctx)
 static void add_internal(struct loader *l)
 {
     add_file(l, l->ctx->internal, false);
+    *kld_vec_push(l->scratch, &l->parse_queue) = l->ctx->internal;
     struct input internal = l->inputs.data[l->inputs.len - 1];
     memmove(l->inputs.data + 1, l->inputs.data, (l->inputs.len - 1) * sizeof(internal));
     l->inputs.data[0] = internal;
