@@ -38,6 +38,9 @@ struct kld_output {
  * output-memory). On failure reports and returns false. */
 bool kld_output_open(struct kld_session *ctx, struct kld_output *out, const char *path,
                      uint64_t size, bool executable);
+/* Says that all of the output will be written, so that its blocks are worth to be taken from the file system at
+ * once. Does nothing where that is no gain, or fails: then the writes say so. */
+void kld_output_reserve(const struct kld_output *out);
 /* Writes at an offset; from any thread. Reports and returns false on failure (disk full ...). */
 bool kld_output_write(struct kld_session *ctx, struct kld_output *out, uint64_t offset,
                       const void *data, size_t length);

@@ -10,6 +10,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <linux/magic.h>
+#include <sys/vfs.h>
+#endif
 
 enum {
     BUCKETS = 512,
@@ -513,8 +517,7 @@ static bool open_destination(struct kld_session *ctx, struct kld_output *out, co
     if (out->fd < 0 && ((error != EACCES && error != EPERM) || !open_in_place(out)))
         return fail(ctx, path, "cannot open output file", error);
     /* The bytes between what is written are zero. This reserves nothing: on a full disk the
-     * writes fail, and reserving (posix_fallocate) costs as much as writing on some file
-     * systems. */
+     * writes fail. */
     if (ftruncate(out->fd, (off_t)out->size) != 0)
         return fail(ctx, path, "cannot set the size of the output file", errno);
     return true;
@@ -535,6 +538,22 @@ bool kld_output_open(struct kld_session *ctx, struct kld_output *out, const char
             longjmp(ctx->oom, 1);
     }
     return true;
+}
+
+/* ext4 looks for each block that is written whether it has been promised, and promises it; of blocks that are there
+ * it knows at once. Of clang's time that is 2 to 5%. It is ext4's alone: elsewhere this is no faster, and on tmpfs
+ * as dear as writing. */
+void kld_output_reserve(const struct kld_output *out)
+{
+#ifdef __linux__
+    enum { FROM = 1 << 20 }; /* smaller ones have few blocks */
+    struct statfs fs;
+    if (!out->memory && out->size >= FROM && fstatfs(out->fd, &fs) == 0 &&
+        fs.f_type == EXT4_SUPER_MAGIC)
+        fallocate(out->fd, 0, 0, (off_t)out->size); /* may be refused */
+#else
+    (void)out;
+#endif
 }
 
 bool kld_io_write_all(int fd, const uint8_t *data, size_t length, uint64_t offset, bool stream)

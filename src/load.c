@@ -39,7 +39,7 @@ struct kld_archive_input {
     struct kld_input_file from;
     struct kld_archive archive;
     uint32_t nentries;
-    struct kld_str *names; /* of the index */
+    struct kld_str *names; /* of the index, until they have ids */
     kld_symid *ids;
     uint32_t *member_of; /* [nentries] index into members */
     struct lazy_member *members;
@@ -347,12 +347,14 @@ static void number_members(struct kld_worker *w, struct kld_archive_input *in,
         in->member_of[i] = at = find_offset(sorted, n, at, offsets[i]);
 }
 
-static void read_index(struct kld_session *ctx, struct kld_worker *w, struct kld_archive_input *in)
+/* `names` is where they stay until they have ids. */
+static void read_index(struct kld_session *ctx, struct kld_worker *w, struct kld_archive_input *in,
+                       struct kld_arena *names)
 {
     struct kld_archive_index index = kld_archive_index(&in->archive);
     uint64_t offset;
     uint64_t count = in->archive.nindex;
-    in->names = KLD_NEW_ARRAY(&w->arena, struct kld_str, count);
+    in->names = KLD_NEW_ARRAY(names, struct kld_str, count);
     uint64_t *offsets = (uint64_t *)kld_worker_buffer(w, 2 * count * sizeof(*offsets));
     while (kld_archive_index_next(&index, &in->names[in->nentries], &offset))
         offsets[in->nentries++] = offset;
@@ -401,7 +403,7 @@ static void parse_archive(struct kld_session *ctx, struct kld_worker *w, void *a
 {
     struct batch *b = arg;
     struct kld_archive_input *in = b->archives[i];
-    read_index(ctx, w, in);
+    read_index(ctx, w, in, b->scatters ? &w->scratch : &w->arena);
     b->sources[b->nfiles + i] = (struct kld_name_source){
         .from = in, .at = index_name_at, .count = in->nentries, .ids = in->ids};
     if (b->scatters)

@@ -14,7 +14,7 @@
 
 /* ---- the library's own allocator ---- */
 
-enum { MAP_FROM = 1 << 20, HUGE_FROM = 4 << 20, HUGE_PAGE = 2 << 20 };
+enum { MAP_FROM = 128 << 10, HUGE_FROM = 2 << 20, HUGE_PAGE = 2 << 20 };
 
 /* In huge pages, as far as there are some: new memory is five times as cheap then. The kernel itself aligns to
  * them what is a number of them in size, and nothing else. */

@@ -249,6 +249,16 @@ static void note_parts(struct kld_session *ctx, const struct writer *w)
     }
 }
 
+/* Holes have to stay: who asks for a large zero-filled section with contents behind it does not want it on the
+ * disk. */
+static bool fills_file(const struct kld_session *ctx, const struct writer *w)
+{
+    uint64_t written = 0;
+    for (size_t i = 0; i < w->chunks.len; i++)
+        written += written_size(ctx, &w->chunks.data[i]);
+    return written + CHUNK > ctx->file_size;
+}
+
 void kld_write(struct kld_session *ctx)
 {
     struct writer w = {.room = ctx->options.memory_limit ? 0 : KLD_MIN(ctx->file_size, ROOM)};
@@ -258,6 +268,8 @@ void kld_write(struct kld_session *ctx)
             kld_chunks_add(&ctx->arena, &w.chunks, ctx->order[i]);
     if (ctx->wants_hashes || ctx->slack)
         number_parts(ctx, &w);
+    if (fills_file(ctx, &w))
+        kld_output_reserve(&ctx->output);
     kld_parallel_for(ctx, w.chunks.len, 1, write_chunk, &w);
     for (unsigned i = 0; i < kld_pool_size(ctx); i++)
         flush(ctx, &w.pending[i]);

@@ -102,6 +102,21 @@ def test_no_temporary_file_stays(t, obj):
     assert not leftovers(t)
 
 
+@deviates(gold='has two sections of that name', mold='has two sections of that name')
+def test_zeros_between_contents_take_no_room_on_the_disk(t):
+    t.asm('zeros.o', '''
+        .section .data.a,"aw",%progbits
+        .long 1
+        .section .data.b,"aw",%nobits
+        .zero 64 << 20
+        .section .data.c,"aw",%progbits
+        .long 2
+        .section .note.GNU-stack,"",%progbits''')
+    t.link('app', t.cc('m.o', MAIN), 'zeros.o')
+    stat = os.stat(t.path / 'app')
+    assert stat.st_size > 64 << 20 > 8 * 512 * stat.st_blocks
+
+
 def test_job_tokens_come_back(t):
     """make complains at its end when tokens are missing, or there are too many."""
     t.cc('a.o', 'static int x; int *get(void); static int *p(void) { return &x; }')

@@ -294,7 +294,7 @@ static bool read_groups(struct kld_session *ctx, struct kld_worker *worker, stru
         if (obj->shdrs[i].sh_type == SHT_GROUP) {
             if (!read_group(ctx, worker, obj, &groups, i))
                 return false;
-        } else if (obj->shdrs[i].sh_type == SHT_PROGBITS) {
+        } else if (obj->shdrs[i].sh_type == SHT_PROGBITS && !(obj->shdrs[i].sh_flags & SHF_GROUP)) {
             const char *name = elf_section_text(obj, i); /* not read to its end, in most cases */
             if (kld_unlikely(strncmp(name, linkonce, sizeof(linkonce) - 1) == 0 &&
                              name[sizeof(linkonce) - 1]))

@@ -663,6 +663,22 @@ def test_link_once_sections(t):
     assert sum(s.size for s in values) <= 1
 
 
+def test_a_link_once_section_in_a_group(t):
+    """The group alone says whether it stays."""
+    source = r'''
+        .section .gnu.linkonce.d.value,"awG",%progbits,GROUP,comdat
+        value: .byte VALUE
+        .globl NAME
+        NAME: .byte VALUE
+        .section .note.GNU-stack,"",%progbits
+    '''
+    t.asm('x.o', source, '-DVALUE=1', '-DNAME=x', '-DGROUP=one')
+    t.asm('y.o', source, '-DVALUE=2', '-DNAME=y', '-DGROUP=two')
+    m = t.cc('m.o', 'extern char x, y; int main(void) { return x + y; }')
+    t.link('app', m, 'x.o', 'y.o')
+    t.run('app', status=3)
+
+
 def test_reference_to_a_local_of_a_discarded_section(t):
     """From outside of the group, by a local symbol: an error, as there is nothing to refer to."""
     source = r'''
