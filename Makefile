@@ -62,7 +62,7 @@ SOVER    = 0
 OBJCOPY ?= objcopy
 B        = build$(if $(filter-out release,$(VARIANT)),/$(VARIANT))
 
-CMD_SRC := driver/main.c driver/report.c
+CMD_SRC := driver/main.c driver/report.c driver/leave.c
 LIB_SRC := $(sort $(wildcard src/*.c src/*/*.c formats/*/*.c arch/*/*.c) \
                   $(filter-out $(CMD_SRC),$(wildcard driver/*.c)))
 HEADERS := $(sort $(wildcard include/*/*.h src/*.h src/*/*.h formats/*/*.h arch/*/*.h driver/*.h))

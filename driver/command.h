@@ -6,7 +6,7 @@
 
 struct kld_command_hooks {
     void *context;
-    /* Called once, before any message, with what the options say on messages. */
+    /* Called once, before any message, with what the options say on messages and the process. */
     void (*present)(void *context, const struct kld_presentation *presentation);
     /* The process ends after this: do not spend time on freeing the session. */
     bool leave_session;

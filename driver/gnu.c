@@ -184,6 +184,11 @@ static void present(struct kld_presentation *to, const char *name, const char *n
         to->colour = strcmp(when, "always") == 0  ? KLD_COLOUR_ALWAYS
                      : strcmp(when, "never") == 0 ? KLD_COLOUR_NEVER
                                                   : KLD_COLOUR_AUTO;
+
+    if (strcmp(name, "no-fork") == 0 || strcmp(name, "no-detach") == 0)
+        to->alone = true;
+    else if (strcmp(name, "fork") == 0 || strcmp(name, "detach") == 0)
+        to->alone = false;
 }
 
 void kld_gnu_presentation(const struct kld_args *args, struct kld_presentation *presentation)

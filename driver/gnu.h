@@ -10,9 +10,10 @@
 #include "driver/args.h"
 #include "driver/table.h"
 
-/* How messages are shown: of interest to the process only. */
+/* What is of interest to the process only: how messages are shown, how it ends. */
 struct kld_presentation {
     bool json;
+    bool alone; /* --no-fork */
     enum { KLD_COLOUR_AUTO, KLD_COLOUR_NEVER, KLD_COLOUR_ALWAYS } colour;
 };
 
@@ -52,7 +53,7 @@ struct kld_gnu_use {
 /* All words of args. */
 kld_status kld_gnu_parse(struct kld_gnu *gnu);
 
-/* Looks through args for options on how messages are shown, before there is a session. */
+/* Looks through args for those options, before there is a session. */
 void kld_gnu_presentation(const struct kld_args *args, struct kld_presentation *presentation);
 
 /* Does what an option says. */

@@ -1,6 +1,7 @@
 /* main.c - the kld command: what libkld leaves to a process. Files of standard output and error,
  * signals, the environment, the exit status. */
 #include "driver/command.h"
+#include "driver/leave.h"
 #include "driver/report.h"
 #include <signal.h>
 #include <stdatomic.h>
@@ -57,9 +58,15 @@ static void catch_signals(void)
     signal(SIGXFSZ, SIG_IGN); /* `ulimit -f`: the write fails, which is reported */
 }
 
+struct process {
+    struct kld_report_style style;
+    bool alone; /* leaves nothing to a child */
+};
+
 static void show(void *context, const kld_message *message)
 {
-    kld_report_message(context, stdout, stderr, message);
+    const struct process *process = context;
+    kld_report_message(&process->style, stdout, stderr, message);
 }
 
 static void print(void *context, const char *text, size_t length)
@@ -82,10 +89,11 @@ static bool terminal_shows_colours(void)
 
 static void present(void *context, const struct kld_presentation *presentation)
 {
-    struct kld_report_style *style = context;
-    style->json = presentation->json;
+    struct process *process = context;
+    process->alone = presentation->alone;
+    process->style.json = presentation->json;
     if (presentation->colour != KLD_COLOUR_AUTO)
-        style->colour = presentation->colour == KLD_COLOUR_ALWAYS;
+        process->style.colour = presentation->colour == KLD_COLOUR_ALWAYS;
 }
 
 /* What was printed must have arrived: `kld --print-map > /dev/full` has failed. */
@@ -102,17 +110,17 @@ int main(int argc, char **argv)
     static char buffer[8192];
     setvbuf(stderr, buffer, _IOFBF, sizeof(buffer));
     catch_signals();
-    struct kld_report_style style = {.colour = terminal_shows_colours()};
+    struct process process = {.style.colour = terminal_shows_colours()};
     const kld_host host = {
         .size = sizeof(host),
-        .context = &style,
+        .context = &process,
         .message = show,
         .temporary_file = remember_temporary,
         .print = print,
         .environment = environment,
-        .colour = style.colour,
+        .colour = process.style.colour,
     };
-    struct kld_command_hooks hooks = {.context = &style, .present = present};
+    struct kld_command_hooks hooks = {.context = &process, .present = present};
 #ifndef KLD_DEBUG
     hooks.leave_session = true;
 #endif
@@ -121,7 +129,7 @@ int main(int argc, char **argv)
     fflush(stderr);
 #ifndef KLD_DEBUG
     /* The kernel takes big mappings down faster than anything here would. */
-    _exit(status);
+    kld_leave(status, process.alone);
 #endif
     return status;
 }

@@ -1,4 +1,4 @@
-"""Many links on one machine: tokens of make's jobserver, and --memory-limit."""
+"""Many links on one machine: tokens of make's jobserver, --memory-limit, and who ends when."""
 
 import os
 import random
@@ -56,8 +56,12 @@ def link(path, out, *args, **how):
     return done.stdout, int(re.search(r'peak (\d+)', done.stdout).group(1)) * 1024
 
 
-@pytest.mark.skipif(any(name in Path(KLD).read_bytes() for name in (b'__asan_init', b'__tsan_init')),
-                    reason='sanitizers have memory of their own')
+without_sanitizers = pytest.mark.skipif(
+    any(name in Path(KLD).read_bytes() for name in (b'__asan_init', b'__tsan_init')),
+    reason='sanitizers have memory of their own')
+
+
+@without_sanitizers
 def test_memory_limit(inputs):
     # (One thread: how much more several have depends on which of them come to do what.)
     _, plain = link(inputs, 'plain', '--threads=1')
@@ -88,3 +92,51 @@ def test_jobserver(inputs, tokens):
     finally:
         os.close(at)
         os.close(to)
+
+
+# -- who is left behind ------------------------------------------------------------------------------
+
+# Prints what the linker wrote, and how many processes there were. Those that outlive their parents are ours.
+COUNT = '''
+import ctypes, os, subprocess, sys
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+linker = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE)
+print(linker.stdout.read().decode())
+_, status = os.waitpid(linker.pid, 0)
+count = 1
+try:
+    while True:
+        _, other = os.wait()
+        status |= other
+        count += 1
+except ChildProcessError:
+    pass
+print("processes", count)
+sys.exit(os.waitstatus_to_exitcode(status))
+'''
+
+
+@pytest.fixture(scope='module')
+def large(tmp_path_factory):
+    path = tmp_path_factory.mktemp('large')
+    with open(path / 'zeros', 'wb') as f:
+        f.truncate(80 << 20)
+    (path / 'large.s').write_text('.globl _start\n_start: nop\n.data\n.incbin "zeros"\n'
+                                  '.section .note.GNU-stack,""\n')
+    (path / 'small.s').write_text('.globl _start\n_start: nop\n.section .note.GNU-stack,""\n')
+    for name in 'large', 'small':
+        subprocess.run(['gcc', '-c', f'{name}.s'], cwd=path, check=True)
+    return path
+
+
+@without_sanitizers
+@pytest.mark.parametrize('name, options, count', [
+    ('large', [], 2), ('large', ['--no-fork'], 1), ('large', ['--no-detach'], 1),
+    ('large', ['--no-fork', '--fork'], 2), ('small', [], 1)])
+def test_memory_is_left_to_a_child(large, name, options, count):
+    """Which holds nothing open, sends no signal, and ends."""
+    done = subprocess.run([sys.executable, '-c', COUNT, KLD, f'{name}.o', '-o', 'out', '--trace', *options],
+                          cwd=large, text=True, capture_output=True, timeout=TIMEOUT, check=False)
+    assert done.stdout.split() == [f'{name}.o', 'processes', str(count)]
+    assert done.returncode == 0, done.stderr
