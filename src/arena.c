@@ -52,11 +52,13 @@ void kld_arena_free(struct kld_arena *arena)
     kld_arena_init(arena, arena->from, arena->oom);
 }
 
-static struct kld_arena_block *new_block(struct kld_arena *arena, size_t size)
+static struct kld_arena_block *new_block(struct kld_arena *arena, size_t size, bool used_up)
 {
     struct kld_arena_block *b = arena->from->alloc(arena->from->context, size);
     if (!b)
         longjmp(*arena->oom, 1);
+    if (used_up && arena->from->bring_in)
+        arena->from->bring_in(b, size);
     b->size = size;
     POISON((char *)b + HEADER, size - HEADER);
     arena->total += size;
@@ -75,9 +77,7 @@ void *kld_arena_alloc(struct kld_arena *arena, size_t size, size_t align)
         longjmp(*arena->oom, 1);
     if (size + align > arena->next_block / 4) {
         /* A block of its own behind the current one, whose free space stays in use. */
-        struct kld_arena_block *b = new_block(arena, HEADER + size + align + GAP);
-        if (arena->from->bring_in)
-            arena->from->bring_in(b, b->size);
+        struct kld_arena_block *b = new_block(arena, HEADER + size + align + GAP, true);
         if (arena->blocks) {
             b->next = arena->blocks->next;
             arena->blocks->next = b;
@@ -88,7 +88,7 @@ void *kld_arena_alloc(struct kld_arena *arena, size_t size, size_t align)
         UNPOISON((void *)at, size);
         return (void *)at;
     }
-    struct kld_arena_block *b = new_block(arena, arena->next_block);
+    struct kld_arena_block *b = new_block(arena, arena->next_block, false);
     b->next = arena->blocks;
     arena->blocks = b;
     arena->ptr = (char *)b + HEADER;

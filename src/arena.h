@@ -15,7 +15,7 @@ struct kld_alloc {
     void *context;
     void *(*alloc)(void *context, size_t size);
     void (*free)(void *context, void *block, size_t size);
-    /* NULL, or brings a block of alloc's in that is going to be used up, all at once */
+    /* NULL, or brings a block of alloc's in that is going to be used up, all at once. Nothing of it has been used. */
     void (*bring_in)(void *block, size_t size);
 };
 

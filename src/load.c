@@ -883,10 +883,8 @@ static void expect(struct loader *l)
     if (size < MUCH)
         return;
     kld_arena_expect_much(&ctx->arena);
-    for (unsigned w = 0; w < kld_pool_size(ctx); w++) {
-        kld_arena_expect_much(&kld_pool_worker(ctx, w)->arena);
-        kld_arena_expect_much(&kld_pool_worker(ctx, w)->scratch);
-    }
+    for (unsigned w = 0; w < kld_pool_size(ctx); w++)
+        kld_worker_expect_much(kld_pool_worker(ctx, w));
 }
 
 void kld_load(struct kld_session *ctx)

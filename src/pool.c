@@ -229,8 +229,17 @@ uint8_t *kld_worker_buffer(struct kld_worker *worker, size_t size)
     worker->buffer = from->alloc(from->context, wanted);
     if (!worker->buffer)
         longjmp(*worker->arena.oom, 1);
+    if (worker->expects_much && from->bring_in)
+        from->bring_in(worker->buffer, wanted);
     worker->buffer_size = wanted;
     return worker->buffer;
+}
+
+void kld_worker_expect_much(struct kld_worker *worker)
+{
+    kld_arena_expect_much(&worker->arena);
+    kld_arena_expect_much(&worker->scratch);
+    worker->expects_much = true;
 }
 
 unsigned kld_pool_size(const struct kld_session *ctx)

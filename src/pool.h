@@ -17,6 +17,7 @@ struct kld_worker {
     jmp_buf oom;
     uint8_t *buffer; /* scratch of the pass at hand; see kld_worker_buffer */
     size_t buffer_size;
+    bool expects_much;
 };
 
 typedef void kld_task(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t index);
@@ -29,6 +30,9 @@ void kld_parallel_for(struct kld_session *ctx, size_t count, size_t grain, kld_t
 
 /* At least size bytes of scratch, contents undefined, valid until the worker asks again. */
 uint8_t *kld_worker_buffer(struct kld_worker *worker, size_t size);
+
+/* A large link is at hand: its memory comes in large blocks, which the kernel has cheap pages for. */
+void kld_worker_expect_much(struct kld_worker *worker);
 
 /* Number of workers that kld_parallel_for may use, at least 1. */
 unsigned kld_pool_size(const struct kld_session *ctx);
