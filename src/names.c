@@ -294,6 +294,15 @@ static void fill_partition(struct kld_session *ctx, struct kld_worker *worker, v
         *part = table;
 }
 
+/* The first names are mostly those of an archive's index or of a shared library, each of them once. */
+static void fill_small(struct scatter *s, size_t p, struct kld_arena *arena)
+{
+    struct kld_name_partition *part = &s->names->parts[p];
+    if (!part->cap)
+        resize(part, arena, (uint32_t)count_refs(s, p) + FIRST_NAMES);
+    enter_all(s, p, part, arena, false);
+}
+
 static void intern_batch(struct kld_session *ctx, struct kld_names *names,
                          struct kld_name_source *sources, size_t count, size_t total)
 {
@@ -306,7 +315,7 @@ static void intern_batch(struct kld_session *ctx, struct kld_names *names,
         kld_parallel_for(ctx, KLD_NAME_PARTITIONS, 1, fill_partition, &s);
     else
         for (size_t p = 0; p < KLD_NAME_PARTITIONS; p++)
-            enter_all(&s, p, &names->parts[p], &ctx->arena, false);
+            fill_small(&s, p, &ctx->arena);
     kld_arena_free(scratch);
     for (unsigned w = 0; w < kld_pool_size(ctx); w++)
         kld_arena_free(&kld_pool_worker(ctx, w)->scratch);
