@@ -22,28 +22,30 @@ static bool has_much(void)
     return getrusage(RUSAGE_SELF, &usage) == 0 && usage.ru_maxrss > MUCH;
 }
 
-/* The child. Its file descriptors are its own, its errno is that of the parent: it makes system calls only. Others may
- * wait for the end of what it has open (output through a pipe, a lock), so it closes all but the pipe from its
+/* The child. Its file descriptors are its own, its errno is that of the parent: it makes system calls only. Somebody
+ * may wait for the end of what comes through the standard ones, so it closes all but its end of the pipe from its
  * parent: nothing comes through that until the parent has ended. */
-static int outlive(void *pipe_end)
+static int outlive(void *pipe_ends)
 {
-    unsigned end = *(unsigned *)pipe_end;
+    int end = ((const int *)pipe_ends)[0];
     char byte;
-    if ((end && syscall(SYS_close_range, 0, end - 1, 0) != 0) ||
-        syscall(SYS_close_range, end + 1, ~0u, 0) != 0)
-        return 0;
+    for (int fd = 0; fd <= STDERR_FILENO; fd++)
+        if (fd != end)
+            syscall(SYS_close, fd);
+    syscall(SYS_close, ((const int *)pipe_ends)[1]);
     while (syscall(SYS_read, end, &byte, 1) > 0)
         continue;
     return 0;
 }
 
-/* If that fails, the memory goes with this process. The child has no signal to send when it ends: it is nobody's
- * business. */
+/* If that fails, the memory goes with this process. What is open is closed first: a program that the child had
+ * still open for writing could not be run. The child has no signal to send when it ends: it is nobody's business. */
 static void leave_memory_behind(void)
 {
     static _Alignas(16) char stack[16 << 10];
     static int pipe_ends[2];
-    if (has_much() && pipe2(pipe_ends, O_CLOEXEC) == 0)
+    if (has_much() && syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0) == 0 &&
+        pipe2(pipe_ends, O_CLOEXEC) == 0)
         clone(outlive, stack + sizeof(stack), CLONE_VM, pipe_ends);
 }
 #else
