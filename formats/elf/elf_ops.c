@@ -124,11 +124,21 @@ static void scan_begin(struct kld_session *ctx)
     elf_state(ctx)->classes = classes;
 }
 
+/* All at once, in order: relocations ask for them in any order, and would wait for memory each time. */
+static const uint8_t *classify_locals(struct kld_worker *worker, const struct elf_object *obj)
+{
+    uint8_t *classes = kld_worker_buffer(worker, obj->first_global);
+    for (uint32_t i = 0; i < obj->first_global; i++)
+        classes[i] = (uint8_t)elf_classify_local(obj, i);
+    return classes;
+}
+
 static void scan(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file)
 {
     struct elf_object *obj = elf_object(file);
     if (file->kind != KLD_FILE_OBJECT || elf_state(ctx)->is_relocatable)
         return;
+    obj->local_classes = classify_locals(worker, obj);
     for (uint32_t i = 0; i < file->natoms; i++) {
         struct kld_atom *atom = &file->atoms[i];
         if (atom->live && atom->nedges && (atom->flags & KLD_ATOM_ALLOC) &&
@@ -136,6 +146,7 @@ static void scan(struct kld_session *ctx, struct kld_worker *worker, struct kld_
             elf_state(ctx)->arch->scan(ctx, worker, obj, atom);
     }
     elf_eh_scan(ctx, worker, obj);
+    obj->local_classes = NULL;
 }
 
 static void apply(struct kld_session *ctx, struct kld_worker *worker, const struct kld_atom *atom,

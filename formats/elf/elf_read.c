@@ -433,6 +433,8 @@ struct kld_str elf_name_at(const struct kld_file *file, uint32_t i)
 
 /* ---- atoms ---- */
 
+enum { NAMES_AHEAD = 8 };
+
 static void discard_group(struct kld_session *ctx, struct elf_object *obj, uint32_t shndx)
 {
     if (obj->shdrs[shndx].sh_type != SHT_GROUP) { /* .gnu.linkonce */
@@ -672,6 +674,8 @@ void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct k
     uint64_t size = 0;
     for (uint32_t i = 1; i < obj->nshdrs; i++) {
         struct kld_atom *atom = elf_section_atom(obj, i);
+        if (i + NAMES_AHEAD < obj->nshdrs)
+            __builtin_prefetch(elf_section_text(obj, i + NAMES_AHEAD));
         if (!atom)
             continue;
         fill_atom(ctx, worker, obj, i, atom);

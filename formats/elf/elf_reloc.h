@@ -81,11 +81,13 @@ static inline enum elf_class elf_classify(const struct kld_session *ctx,
     return elf_classify_local(obj, r_sym);
 }
 
-/* The same while scan runs: that of a global name takes no look at the symbol, which would be a cache miss. */
+/* The same while scan runs: it takes no look at the symbol, which would be a cache miss. */
 static inline enum elf_class elf_scan_class(const struct kld_session *ctx,
                                             const struct elf_object *obj, uint32_t r_sym)
 {
     const uint8_t *classes = elf_state(ctx)->classes;
+    if (r_sym < obj->first_global && kld_likely(obj->local_classes))
+        return (enum elf_class)obj->local_classes[r_sym];
     if (r_sym >= obj->first_global && kld_likely(classes))
         return (enum elf_class)classes[obj->base.ids[r_sym - obj->first_global]];
     return elf_classify(ctx, obj, r_sym);
