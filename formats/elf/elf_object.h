@@ -45,7 +45,8 @@ struct elf_object {
     struct kld_symbol **locals;
     uint32_t *local_index;
     uint32_t nlocals, locals_cap;
-    const uint8_t *local_classes; /* [first_global] enum elf_class, while scan is at this file */
+    /* [first_global] enum elf_class of local symbols, while scan is at this file */
+    const uint8_t *local_classes;
     bool has_versions; /* some name holds an '@' */
     bool execstack;    /* its .note.GNU-stack asks for an executable stack, or it has none */
     bool has_gnu_stack;

@@ -124,7 +124,8 @@ static void scan_begin(struct kld_session *ctx)
     elf_state(ctx)->classes = classes;
 }
 
-/* All at once, in order: relocations ask for them in any order, and would wait for memory each time. */
+/* All at once, in order: relocations ask for them in any order, and would wait for memory each time. They stay in
+ * the worker's buffer, for which scan has no other use. */
 static const uint8_t *classify_locals(struct kld_worker *worker, const struct elf_object *obj)
 {
     uint8_t *classes = kld_worker_buffer(worker, obj->first_global);

@@ -433,6 +433,7 @@ struct kld_str elf_name_at(const struct kld_file *file, uint32_t i)
 
 /* ---- atoms ---- */
 
+/* So many sections before the name of one is looked at, it is asked for: 1% of clang's CPU time. */
 enum { NAMES_AHEAD = 8 };
 
 static void discard_group(struct kld_session *ctx, struct elf_object *obj, uint32_t shndx)

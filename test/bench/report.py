@@ -112,6 +112,12 @@ def said(*command):
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
+def returns_memory():
+    """Whether the machine gives free memory back to its host: README.md."""
+    order = Path('/sys/module/page_reporting/parameters/page_reporting_order')
+    return order.exists() and int(order.read_text()) <= 10
+
+
 def description(folder):
     """The machine, in so far as it matters and tells nothing about whose it is."""
     cpuinfo = Path('/proc/cpuinfo').read_text()
@@ -119,8 +125,9 @@ def description(folder):
     memory = int(re.search(r'MemTotal:\s+(\d+)', Path('/proc/meminfo').read_text())[1])
     system = re.search(r'PRETTY_NAME="?([^"\n]*)', Path('/etc/os-release').read_text())
     return {'cpu': model[1].strip() if model else platform.machine(), 'cpus': os.cpu_count(),
-            'virtual': ' hypervisor' in cpuinfo, 'memory': f'{memory / 2**20:.0f} GiB',
-            'kernel': re.match(r'[\d.]*\d', platform.release())[0], 'system': system[1] if system else '',
+            'virtual': ' hypervisor' in cpuinfo, 'returns memory': returns_memory(),
+            'memory': f'{memory / 2**20:.0f} GiB', 'kernel': re.match(r'[\d.]*\d', platform.release())[0],
+            'system': system[1] if system else '',
             'filesystem': said('findmnt', '-n', '-o', 'FSTYPE', '-T', folder),
             'commit': said('git', '-C', HERE, 'describe', '--always', '--dirty')}
 
