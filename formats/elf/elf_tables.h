@@ -23,7 +23,7 @@ void elf_write_got_entry(struct kld_session *ctx, const struct elf_got_entry *e,
 /* elf_slots.c: GOT, PLT, copy relocations */
 void elf_slots_synth(struct kld_session *ctx);
 
-/* elf_dynrel.c: .rela.dyn, .relr.dyn, .rela.plt */
+/* elf_dynrel.c, elf_relr.c: .rela.dyn, .relr.dyn, .rela.plt */
 void elf_dynrel_synth(struct kld_session *ctx);
 /* Size of .relr.dyn for the current addresses; true if it has grown (addresses are stale). */
 bool elf_relr_update(struct kld_session *ctx);
