@@ -32,8 +32,8 @@ def makefile_variable(name):
 
 
 def objects():
-    folder = REPO / 'build' / 'obj' / 'driver'
-    found = [folder / 'main.o', folder / 'report.o']
+    folder = REPO / 'build' / 'obj'
+    found = [(folder / source).with_suffix('.o') for source in makefile_variable('CMD_SRC')]
     if VARIANT != 'release' or not all(f.exists() for f in found):
         pytest.skip('only where the release variant was built')
     return found
