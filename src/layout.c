@@ -290,6 +290,16 @@ static uint64_t add_pool(const struct kld_session *ctx, struct kld_section *s, u
     return s->pool_end;
 }
 
+/* Each of the two loops below is one thread's for all of .text, and would wait for memory at each atom: that was
+ * 2% of the time of 10,000 objects. */
+enum { ATOMS_AHEAD = 16 };
+
+static void ask_for_atom(const struct kld_section *s, size_t k)
+{
+    if (k < s->atoms.len)
+        __builtin_prefetch(s->atoms.data[k], 1);
+}
+
 static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
     (void)w, (void)arg;
@@ -301,6 +311,7 @@ static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void 
     uint8_t p2align = 0;
     for (size_t k = 0; k < s->atoms.len; k++) {
         struct kld_atom *a = s->atoms.data[k];
+        ask_for_atom(s, k + ATOMS_AHEAD);
         if (k == before_pool)
             at = end = add_pool(ctx, s, at, &rule);
         uint8_t aligned = kld_slack_p2align(ctx, s, a, &rule);
@@ -324,19 +335,20 @@ static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void 
 
 void kld_section_offsets(struct kld_session *ctx)
 {
-    kld_parallel_for(ctx, ctx->sections.len, 8, section_offsets, NULL);
+    kld_parallel_for(ctx, ctx->sections.len, 1, section_offsets, NULL);
 }
 
 static void fix_addresses(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
     (void)w, (void)arg;
     struct kld_section *s = ctx->sections.data[i];
-    if (s->addr)
-        for (size_t k = 0; k < s->atoms.len; k++)
-            s->atoms.data[k]->addr += s->addr;
+    for (size_t k = 0; s->addr && k < s->atoms.len; k++) {
+        ask_for_atom(s, k + ATOMS_AHEAD);
+        s->atoms.data[k]->addr += s->addr;
+    }
 }
 
 void kld_fix_addresses(struct kld_session *ctx)
 {
-    kld_parallel_for(ctx, ctx->sections.len, 8, fix_addresses, NULL);
+    kld_parallel_for(ctx, ctx->sections.len, 1, fix_addresses, NULL);
 }
