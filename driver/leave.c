@@ -9,17 +9,27 @@
 #ifdef __linux__
 #include <fcntl.h>
 #include <sched.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #endif
 
 #ifdef SYS_close_range
-enum { MUCH = 64 << 10 }; /* KiB; less is taken down as soon as a child is made */
+enum { MUCH = 64 << 20 }; /* less is taken down as soon as a child is made */
 
+/* The most that was resident is that of whoever started this process, too: it saves small links a look at what is. */
 static bool has_much(void)
 {
     struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 && usage.ru_maxrss > MUCH;
+    if (getrusage(RUSAGE_SELF, &usage) != 0 || usage.ru_maxrss < MUCH / 1024)
+        return false;
+    char text[128] = "";
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+        return false;
+    const char *pages = strchr(text, ' ');
+    return pages && strtol(pages, NULL, 10) > MUCH / sysconf(_SC_PAGESIZE);
 }
 
 /* The child. Its file descriptors are its own, its errno is that of the parent: it makes system calls only. Somebody
@@ -39,7 +49,7 @@ static int outlive(void *pipe_ends)
 }
 
 /* If that fails, the memory goes with this process. What is open is closed first: a program that the child had
- * still open for writing could not be run. The child has no signal to send when it ends: it is nobody's business. */
+ * still open for writing could not be run. That the child has ended is told to nobody but init, or who stands for it. */
 static void leave_memory_behind(void)
 {
     static _Alignas(16) char stack[16 << 10];
@@ -52,9 +62,10 @@ static void leave_memory_behind(void)
 static void leave_memory_behind(void) {}
 #endif
 
+/* After an error there may be more than inputs in memory, such as files that are locked. */
 void kld_leave(int status, bool alone)
 {
-    if (!alone)
+    if (status == 0 && !alone)
         leave_memory_behind();
     _exit(status);
 }

@@ -4,7 +4,8 @@
 
 #include <stdbool.h>
 
-/* Ends the process, without cleaning up. Unless it is to be alone (--no-fork), much memory is left to a child. */
+/* Ends the process, without cleaning up. If all went well, much memory is left to a child, unless the process is to be
+ * alone (--no-fork). */
 _Noreturn void kld_leave(int status, bool alone);
 
 #endif

@@ -496,6 +496,8 @@ static void parse_and_intern(struct loader *l, size_t first, size_t first_archiv
     kld_parallel_for(ctx, b.narchives, 1, parse_archive, &b);
     l->parsed = l->parse_queue.len;
     kld_names_intern(ctx, &ctx->resolver->names, b.sources, b.nfiles + b.narchives);
+    for (size_t i = 0; i < b.narchives; i++)
+        b.archives[i]->names = NULL;
     for (size_t i = 0; ctx->resolver->wraps.len && i < b.nfiles; i++)
         apply_wrap(l, b.files[i]);
     grow_arrays(l);

@@ -14,12 +14,13 @@
 
 /* ---- the library's own allocator ---- */
 
-enum { MAP_FROM = 128 << 10, ALIGN_FROM = 1 << 20, HUGE_FROM = 4 << 20, HUGE_PAGE = 2 << 20 };
+enum { MAP_FROM = 128 << 10, ALIGN_FROM = 1 << 20, HUGE_FROM = 4 << 20 };
+enum { HUGE_PAGE = 2 << 20, LARGEST_PAGE = 64 << 10 /* of the other ones, on any CPU */ };
 
 /* What a block takes: its last page can be a huge one if that is filled by half. */
 static size_t mapped_size(size_t size)
 {
-    return kld_align_up(size, size % HUGE_PAGE >= ALIGN_FROM ? HUGE_PAGE : 4096);
+    return kld_align_up(size, size % HUGE_PAGE >= ALIGN_FROM ? HUGE_PAGE : LARGEST_PAGE);
 }
 
 static void *map(size_t size)

@@ -131,11 +131,13 @@ def large(tmp_path_factory):
 
 
 @without_sanitizers
+@pytest.mark.skipif(os.environ.get('KLD_VARIANT', 'release') != 'release',
+                    reason='other variants end in the ordinary way, for the sake of their tools')
 @pytest.mark.parametrize('name, options, count', [
     ('large', [], 2), ('large', ['--no-fork'], 1), ('large', ['--no-detach'], 1),
     ('large', ['--no-fork', '--fork'], 2), ('small', [], 1)])
 def test_memory_is_left_to_a_child(large, name, options, count):
-    """Which holds nothing open, sends no signal, and ends."""
+    """Which ends, and was not seen by who reads the output."""
     done = subprocess.run([sys.executable, '-c', COUNT, KLD, f'{name}.o', '-o', 'out', '--trace', *options],
                           cwd=large, text=True, capture_output=True, timeout=TIMEOUT, check=False)
     assert done.stdout.split() == [f'{name}.o', 'processes', str(count)]

@@ -124,14 +124,20 @@ static void scan_begin(struct kld_session *ctx)
     elf_state(ctx)->classes = classes;
 }
 
+static bool is_scanned(const struct kld_atom *atom)
+{
+    return atom->live && atom->nedges && (atom->flags & KLD_ATOM_ALLOC) &&
+           atom->kind == KLD_ATOM_BYTES;
+}
+
 /* All at once, in order: relocations ask for them in any order, and would wait for memory each time. They stay in
  * the worker's buffer, for which scan has no other use. */
-static const uint8_t *classify_locals(struct kld_worker *worker, const struct elf_object *obj)
+static void classify_locals(struct kld_worker *worker, struct elf_object *obj)
 {
     uint8_t *classes = kld_worker_buffer(worker, obj->first_global);
     for (uint32_t i = 0; i < obj->first_global; i++)
         classes[i] = (uint8_t)elf_classify_local(obj, i);
-    return classes;
+    obj->local_classes = classes;
 }
 
 static void scan(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file)
@@ -139,13 +145,12 @@ static void scan(struct kld_session *ctx, struct kld_worker *worker, struct kld_
     struct elf_object *obj = elf_object(file);
     if (file->kind != KLD_FILE_OBJECT || elf_state(ctx)->is_relocatable)
         return;
-    obj->local_classes = classify_locals(worker, obj);
-    for (uint32_t i = 0; i < file->natoms; i++) {
-        struct kld_atom *atom = &file->atoms[i];
-        if (atom->live && atom->nedges && (atom->flags & KLD_ATOM_ALLOC) &&
-            atom->kind == KLD_ATOM_BYTES)
-            elf_state(ctx)->arch->scan(ctx, worker, obj, atom);
-    }
+    for (uint32_t i = 0; i < file->natoms; i++)
+        if (is_scanned(&file->atoms[i])) {
+            if (!obj->local_classes)
+                classify_locals(worker, obj);
+            elf_state(ctx)->arch->scan(ctx, worker, obj, &file->atoms[i]);
+        }
     elf_eh_scan(ctx, worker, obj);
     obj->local_classes = NULL;
 }
