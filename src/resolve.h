@@ -21,7 +21,7 @@ struct kld_symbol *kld_symbol_find(struct kld_session *ctx, struct kld_str name)
 
 /* The symbols of a file's names are all over the memory: a loop over names asks for the symbol of a later one,
  * this many names ahead, so that it is in the cache then. */
-enum { KLD_ASK_AHEAD = 8 };
+enum { KLD_ASK_AHEAD = 16 };
 
 /* Of name number i, if there is one. */
 static inline void kld_ask_for_symbol(const struct kld_session *ctx, const struct kld_file *file,
