@@ -59,11 +59,10 @@ static void *default_alloc(void *context, size_t size)
     (void)context;
     if (size < MAP_FROM)
         return calloc(1, size);
-    if (size < ALIGN_FROM)
-        return map(size);
-    void *block = map_aligned(mapped_size(size));
+    size_t mapped = mapped_size(size);
+    void *block = size < ALIGN_FROM ? map(mapped) : map_aligned(mapped);
     if (block && size >= HUGE_FROM)
-        use_huge_pages(block, mapped_size(size));
+        use_huge_pages(block, mapped);
     return block;
 }
 
@@ -86,7 +85,7 @@ static void default_free(void *context, void *block, size_t size)
     if (size < MAP_FROM)
         free(block);
     else
-        munmap(block, size < ALIGN_FROM ? size : mapped_size(size));
+        munmap(block, mapped_size(size));
 }
 
 static void never_free(void *context, void *block, size_t size)

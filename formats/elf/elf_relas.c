@@ -21,24 +21,22 @@ struct check {
     _Atomic bool unsorted;
 };
 
-static void check_block(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
-{
-    (void)ctx, (void)w;
-    struct check *c = arg;
-    bool sorted = true;
-    size_t end = KLD_MIN(c->n, (block + 1) * BLOCK);
-    for (size_t i = KLD_MAX(block * BLOCK, 1); i < end; i++)
-        sorted &= c->rels[i - 1].r_offset <= c->rels[i].r_offset;
-    if (!sorted)
-        atomic_store(&c->unsorted, true);
-}
-
 bool elf_relas_are_sorted(const elf_rela *rels, size_t n)
 {
     bool sorted = true;
     for (size_t i = 1; i < n; i++)
         sorted &= rels[i - 1].r_offset <= rels[i].r_offset;
     return sorted;
+}
+
+/* The block, and its first entry with the one before. */
+static void check_block(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
+{
+    (void)ctx, (void)w;
+    struct check *c = arg;
+    size_t first = block ? block * BLOCK - 1 : 0, end = KLD_MIN(c->n, (block + 1) * BLOCK);
+    if (!elf_relas_are_sorted(c->rels + first, end - first))
+        atomic_store(&c->unsorted, true);
 }
 
 static bool are_by_place(struct kld_session *ctx, const elf_rela *rels, size_t n)
