@@ -441,15 +441,16 @@ static uint64_t characters_done(const struct group *g)
 
 /* By how much the table of a group grows that is full: by two, and from then on by as many times two as the rest
  * of the characters will need, if twice as many different pieces take as many times the characters as they did; at
- * most by 16, since the rest may be more of the same. Each growth saved is a pause, and memory that is cleared for
- * nothing: of links with debug information 2%. */
+ * most by 16, since the rest may be more of the same, unless hardly a piece was so far. Each growth saved is a pause,
+ * and memory that is cleared for nothing: of links with debug information 2%. */
 static uint64_t growth(struct group *g)
 {
     uint64_t done = characters_done(g), factor = 2;
     if (g->doubled && g->done)
         g->ratio = (double)done / (double)g->done;
     double reached = (double)done * g->ratio;
-    for (; g->ratio > 1.5 && reached < g->units && factor < 16; reached *= g->ratio)
+    uint64_t most = g->ratio < 2.2 ? 128 : 16;
+    for (; g->ratio > 1.5 && reached < g->units && factor < most; reached *= g->ratio)
         factor *= 2;
     g->done = done;
     g->doubled = factor == 2;

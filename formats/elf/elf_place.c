@@ -252,6 +252,7 @@ static void sort_atoms(struct kld_session *ctx, struct kld_section *s,
     qsort(list, s->atoms.len, sizeof(*list), compare_keys);
     for (uint32_t i = 0; i < s->atoms.len; i++)
         s->atoms.data[i] = list[i].atom;
+    s->shapes = NULL;
 }
 
 static bool is_crt(const struct kld_atom *a, const char *name)
@@ -273,10 +274,12 @@ static uint32_t ctors_key(const struct kld_atom *a)
     return 1 + priority(a);
 }
 
-static unsigned text_order(const struct kld_atom *a)
+static unsigned text_order(const struct kld_section *s, size_t i)
 {
-    return a->ordered ? elf_text_order(elf_section_text(elf_object(a->file), a->input_index))
-                      : ELF_TEXT_ORDERS - 1;
+    if (!(s->shapes[i] & KLD_SHAPE_ORDERED))
+        return ELF_TEXT_ORDERS - 1;
+    const struct kld_atom *a = s->atoms.data[i];
+    return elf_text_order(elf_section_text(elf_object(a->file), a->input_index));
 }
 
 enum { TEXT_BLOCK = 8192 }; /* atoms at a time */
@@ -284,6 +287,7 @@ enum { TEXT_BLOCK = 8192 }; /* atoms at a time */
 struct text_sort {
     const struct kld_section *section;
     struct kld_atom **sorted;
+    kld_shape *shapes;                 /* of these */
     size_t (*counts)[ELF_TEXT_ORDERS]; /* by block; then where the next one of each order goes */
 };
 
@@ -293,7 +297,7 @@ static void count_text(struct kld_session *ctx, struct kld_worker *w, void *arg,
     const struct text_sort *t = arg;
     size_t end = KLD_MIN((block + 1) * TEXT_BLOCK, t->section->atoms.len);
     for (size_t i = block * TEXT_BLOCK; i < end; i++)
-        t->counts[block][text_order(t->section->atoms.data[i])]++;
+        t->counts[block][text_order(t->section, i)]++;
 }
 
 static void place_text(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t block)
@@ -302,8 +306,9 @@ static void place_text(struct kld_session *ctx, struct kld_worker *w, void *arg,
     const struct text_sort *t = arg;
     size_t end = KLD_MIN((block + 1) * TEXT_BLOCK, t->section->atoms.len);
     for (size_t i = block * TEXT_BLOCK; i < end; i++) {
-        struct kld_atom *a = t->section->atoms.data[i];
-        t->sorted[t->counts[block][text_order(a)]++] = a;
+        size_t at = t->counts[block][text_order(t->section, i)]++;
+        t->sorted[at] = t->section->atoms.data[i];
+        t->shapes[at] = t->section->shapes[i];
     }
 }
 
@@ -324,9 +329,11 @@ static void sort_text(struct kld_session *ctx, struct kld_section *s)
     if (!early)
         return;
     t.sorted = KLD_NEW_ARRAY(&ctx->arena, struct kld_atom *, n);
+    t.shapes = KLD_NEW_ARRAY(&ctx->arena, kld_shape, n);
     kld_parallel_for(ctx, nblocks, 1, place_text, &t);
     s->atoms.data = t.sorted;
     s->atoms.cap = n;
+    s->shapes = t.shapes;
 }
 
 static void order_atoms(struct kld_session *ctx)
