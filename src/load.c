@@ -905,6 +905,7 @@ void kld_load(struct kld_session *ctx)
     expect(&l);
     intern_wraps(ctx);
     kld_builtin_names(ctx);
+    ctx->format->builtin_names(ctx);
     add_internal(&l);
     parse_and_intern(&l, 0, 0);
     guess_members(&l);

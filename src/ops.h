@@ -108,6 +108,8 @@ struct kld_format_ops {
 
     /* Once, when the target is known: the format's state, names that options bring in. */
     void (*begin)(struct kld_session *ctx);
+    /* Once, when all scripts have been read: kld_builtin_name for what only the format knows of. */
+    void (*builtin_names)(struct kld_session *ctx);
     /* -b binary: an object that holds the bytes, and symbols for their start, end and size made
      * from the name. */
     struct kld_bytes (*binary_object)(struct kld_session *ctx, const char *name,

@@ -13,6 +13,7 @@
 #include "formats/elf/elf_slack.h"
 #include "formats/elf/elf_symbols.h"
 #include "formats/elf/elf_tables.h"
+#include "formats/elf/elf_version.h"
 #include "src/layout.h"
 #include "src/resolve.h"
 #include <stddef.h>
@@ -241,6 +242,7 @@ const struct kld_format_ops kld_format_elf = {
     .name_at = elf_name_at,
     .same_library = same_library,
     .begin = elf_begin,
+    .builtin_names = elf_versions_read,
     .binary_object = elf_binary_object,
     .make_atoms = elf_make_atoms,
     .combine = combine,

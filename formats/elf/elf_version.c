@@ -10,6 +10,7 @@
 #include <errno.h>
 #include "formats/elf/elf_tables.h"
 #include "formats/elf/elf_version_script.h"
+#include "src/assign.h"
 #include "src/inputs.h"
 #include "src/layout.h"
 #include "src/resolve.h"
@@ -49,6 +50,15 @@ static void read_files(struct kld_session *ctx, struct elf_version_script *into,
     }
 }
 
+/* What the output calls itself: the base version. */
+static const char *own_name(const struct kld_session *ctx)
+{
+    if (ctx->options.soname)
+        return ctx->options.soname;
+    const char *slash = strrchr(ctx->options.output, '/');
+    return slash ? slash + 1 : ctx->options.output;
+}
+
 static void set_def(struct kld_session *ctx, struct elf_versions *v, uint32_t index,
                     struct kld_str name)
 {
@@ -76,6 +86,18 @@ static void read_all(struct kld_session *ctx, struct elf_versions *v)
     for (uint32_t i = 0; i < v->script.nodes.len; i++)
         if (v->script.nodes.data[i].name.len)
             set_def(ctx, v, elf_version_number(&v->script, i), v->script.nodes.data[i].name);
+}
+
+void elf_versions_read(struct kld_session *ctx)
+{
+    if (elf_state(ctx)->is_relocatable)
+        return;
+    struct elf_versions *v = elf_state(ctx)->versions = KLD_NEW(&ctx->arena, struct elf_versions);
+    read_all(ctx, v);
+    for (size_t i = 2; i < v->defs.len; i++)
+        kld_builtin_name(ctx, v->defs.data[i], KLD_NAME_IGNORED);
+    if (ctx->options.default_symver)
+        kld_builtin_name(ctx, kld_str(own_name(ctx)), KLD_NAME_IGNORED);
 }
 
 /* ---- versions of definitions ---- */
@@ -109,15 +131,6 @@ static struct kld_str suffix_of(const struct kld_symbol *sym, bool *is_default)
     *is_default = at[1] == '@';
     size_t start = (size_t)(at - raw.ptr) + (*is_default ? 2 : 1);
     return kld_str_from(raw, start);
-}
-
-/* What the output calls itself: the base version. */
-static const char *own_name(const struct kld_session *ctx)
-{
-    if (ctx->options.soname)
-        return ctx->options.soname;
-    const char *slash = strrchr(ctx->options.output, '/');
-    return slash ? slash + 1 : ctx->options.output;
 }
 
 static bool is_known(const struct elf_versions *v, struct kld_str name)
@@ -236,12 +249,32 @@ static void check_names(struct kld_session *ctx, const struct elf_versions *v)
     }
 }
 
+/* GNU ld and gold define an absolute symbol for each version, in the version of its name; Debian's lists of
+ * symbols (dpkg-gensymbols) have them, and they are all that is known of a version without others. A definition of
+ * that name is left as it is. */
+static void define_versions(struct kld_session *ctx, const struct elf_versions *v)
+{
+    for (size_t i = 2; i < v->defs.len; i++) {
+        struct kld_symbol *sym = kld_symbol_find(ctx, v->defs.data[i]);
+        if (!sym || (sym->kind != KLD_SYM_UNDEFINED && sym->kind != KLD_SYM_IMPORTED))
+            continue;
+        sym->kind = KLD_SYM_ABSOLUTE;
+        sym->type = KLD_TYPE_OBJECT;
+        sym->file = ctx->internal;
+        sym->value = sym->size = 0;
+        sym->version = (uint16_t)i;
+        sym->weak = false;
+        sym->synthetic = true;
+        /* The script is as good as an object that mentions it; programs export it, too. */
+        kld_symbol_flag(sym, KLD_SYM_REF_REGULAR | KLD_SYM_REF_SHARED);
+    }
+}
+
 void elf_versions_assign(struct kld_session *ctx)
 {
     struct elf_link *elf = elf_state(ctx);
-    struct elf_versions *v = elf->versions = KLD_NEW(&ctx->arena, struct elf_versions);
+    struct elf_versions *v = elf->versions;
     bool suffixes = some_object_has_versions(ctx);
-    read_all(ctx, v);
     if (ctx->options.no_undefined_version)
         check_names(ctx, v);
     if (suffixes)
@@ -255,6 +288,7 @@ void elf_versions_assign(struct kld_session *ctx)
         if ((sym->kind == KLD_SYM_DEFINED || sym->kind == KLD_SYM_ABSOLUTE) && !sym->synthetic)
             assign_one(ctx, &demangler, sym);
     }
+    define_versions(ctx, v);
 }
 
 bool elf_in_dynamic_list(struct kld_session *ctx, struct kld_worker *worker,
@@ -307,6 +341,26 @@ static uint32_t parents_of(const struct elf_versions *v, uint32_t index, const u
     return (uint32_t)v->script.nodes.data[index - 2].parents.len;
 }
 
+/* As GNU ld has it: a version that nothing is said of and nothing has is weak, so that a library without it will
+ * do. [i]: version i is not one. */
+static const bool *find_strong(struct kld_session *ctx, const struct elf_versions *v)
+{
+    const struct elf_link *elf = elf_state(ctx);
+    bool *strong = KLD_NEW_ARRAY(&ctx->arena, bool, v->defs.len);
+    for (size_t i = 0; i < v->script.patterns.len; i++) {
+        uint16_t number = elf_version_number(&v->script, v->script.patterns.data[i].node);
+        if (number < v->defs.len)
+            strong[number] = true;
+    }
+    for (size_t i = 1; i < elf->dynsyms.len; i++) {
+        const struct kld_symbol *sym = elf->dynsyms.data[i];
+        if (!sym->synthetic && sym->kind != KLD_SYM_IMPORTED &&
+            (sym->version & ~HIDDEN_VERSION) < (int)v->defs.len)
+            strong[sym->version & ~HIDDEN_VERSION] = true;
+    }
+    return strong;
+}
+
 static void make_verdef(struct kld_session *ctx)
 {
     struct elf_versions *v = elf_state(ctx)->versions;
@@ -314,6 +368,7 @@ static void make_verdef(struct kld_session *ctx)
     if (!n)
         return;
     v->defs.data[1] = kld_str(own_name(ctx));
+    const bool *strong = find_strong(ctx, v);
     size_t size = 0;
     for (uint32_t i = 1; i <= n; i++) {
         const uint32_t *parents;
@@ -328,7 +383,9 @@ static void make_verdef(struct kld_session *ctx)
         uint32_t np = parents_of(v, i, &parents);
         uint32_t length = (uint32_t)(sizeof(Elf64_Verdef) + sizeof(Elf64_Verdaux) * (1 + np));
         Elf64_Verdef vd = {.vd_version = VER_DEF_CURRENT,
-                           .vd_flags = i == 1 ? VER_FLG_BASE : 0,
+                           .vd_flags = i == 1      ? VER_FLG_BASE
+                                       : strong[i] ? 0
+                                                   : VER_FLG_WEAK,
                            .vd_ndx = (uint16_t)i,
                            .vd_cnt = (uint16_t)(1 + np),
                            .vd_hash = elf_sysv_hash(v->defs.data[i]),

@@ -4,8 +4,11 @@
 
 #include "formats/elf/elf_object.h"
 
-/* Reads version scripts and dynamic lists; gives every definition its version and locality
- * (sym->version, forced_local); connects references to foo@V with definitions of foo@@V. */
+/* load: reads version scripts and dynamic lists. */
+void elf_versions_read(struct kld_session *ctx);
+
+/* Gives every definition its version and locality (sym->version, forced_local); connects references to foo@V
+ * with definitions of foo@@V; defines a symbol for each version. */
 void elf_versions_assign(struct kld_session *ctx);
 
 /* Whether --dynamic-list, --export-dynamic-symbol or one of their kin names the symbol. */

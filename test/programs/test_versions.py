@@ -1,5 +1,7 @@
 """Symbol versions, and which symbols a module exports or keeps to itself."""
 
+import re
+
 import pytest
 
 from kldtest import KINDS
@@ -338,6 +340,61 @@ def test_default_symver(t):
     m = t.cc('m.o', 'int f(void); int main(void) { return f(); }')
     t.link('app', m, 'libx.so')
     assert t.elf('app').dynsym('f').version == 'libx.so.3'
+
+
+def versions_defined(elf):
+    return {(s.name, s.version, s.type, s.bind, s.value) for s in elf.dynsyms
+            if s.section == 'ABS' and s.name == s.version}
+
+
+@deviates(lld='has none', mold='has none')
+@pytest.mark.parametrize('args', [('-shared',), ('-pie',)])
+def test_a_symbol_for_each_version(t, args):
+    """Also for one that nothing else has: Debian's lists of symbols name them."""
+    t.write('x.map', 'V1 { global: f; local: *; }; V2 { } V1; V3 { global: g; } V2;')
+    t.link('x', *args, t.cc('x.o', FUNCTIONS + 'int main(void) { return 0; }', '-fPIC'),
+           '-Wl,--version-script=x.map')
+    elf = t.elf('x')
+    assert versions_defined(elf) == {(v, v, 'OBJECT', 'GLOBAL', 0) for v in ('V1', 'V2', 'V3')}
+    assert {s.name for s in elf.symbols if s.section == 'ABS'} >= {'V1', 'V2', 'V3'}
+
+
+@deviates(lld='has none', mold='has none')
+def test_symbols_of_versions_are_found_at_run_time(t):
+    versioned(t, 'V1 { global: f; local: *; }; V2 { } V1;')
+    t.link('app', '-pie', t.cc('m.o', r'''
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        int main(void) {
+            void *lib = dlopen("./libx.so", RTLD_NOW);
+            dlerror();
+            dlvsym(lib, "V2", "V2");
+            return !lib || dlerror() != 0 || dlsym(lib, "V9") != 0;
+        }''', '-fPIE'), '-ldl')
+    t.run('app')
+
+
+@deviates(lld='has none', mold='has none', bfd='takes it for a second definition')
+def test_definition_with_the_name_of_a_version(t):
+    elf = shared(t, 'libx.so', 'int V1 = 5; int f(void) { return V1; }',
+                 '-Wl,--version-script=' + t.write('x.map', 'V1 { global: *; }; V2 { };'))
+    assert elf.dynsym('V1').section != 'ABS' and elf.dynsym('V1').size == 4
+    assert elf.dynsym('V2').section == 'ABS'
+
+
+@deviates(lld='leaves it undefined', mold='leaves it undefined')
+def test_reference_to_the_name_of_a_version(t):
+    elf = shared(t, 'libx.so', 'extern char V1[]; void *f(void) { return V1; }',
+                 '-Wl,--version-script=' + t.write('x.map', 'V1 { global: *; };'))
+    assert elf.dynsym('V1').section == 'ABS'
+
+
+@deviates(lld='marks none', mold='marks none', gold='marks none')
+def test_a_version_without_symbols_is_weak(t):
+    versioned(t, 'V1 { global: f; local: *; }; V2 { } V1; V3 { global: nothing; } V2;')
+    flags = t.tool('readelf', '-VW', 'libx.so').stdout
+    assert re.search(r'Flags: WEAK +Index: 3 +Cnt: 2 +Name: V2', flags)
+    assert flags.count('WEAK') == 1
 
 
 # -- what a program exports ---------------------------------------------------------------------
