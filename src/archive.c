@@ -59,7 +59,8 @@ static const char *read_long_name(const struct kld_archive *archive, const char 
         if (!read_digits(&p, end, &member->nested))
             return "malformed offset of a nested archive's member";
     }
-    if (!is_padding(p, end))
+    /* GNU ar leaves the '/' behind a file name of 15 characters where it was, in thin archives. */
+    if (!is_padding(p, end[-1] == '/' ? end - 1 : end))
         return "malformed reference to a long member name";
     if (start >= archive->long_names.len)
         return "long member name lies outside the table of names";

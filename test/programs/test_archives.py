@@ -236,6 +236,16 @@ def test_thin_archive(t, compiler):
     t.run('app', status=3)
 
 
+@pytest.mark.parametrize('length', range(13, 18))
+def test_file_names_of_about_16_characters_in_a_thin_archive(t, length):
+    """The field for names has 16, of which GNU ar leaves the last as it was for a short name."""
+    stem = 'f' * (length - 2)
+    f = t.cc(f'lib.p/{stem}.o', 'int f(void) { return 0; }')
+    t.ar('lib.a', f, flags='rcs --thin')
+    t.link('app', t.cc('m.o', 'int f(void); int main(void) { return f(); }'), 'lib.a')
+    t.run('app')
+
+
 def test_thin_archive_of_llvm(t):
     t.write('objects/.keep', '')
     f = t.cc('objects/f.o', 'int f(void) { return 3; }')
