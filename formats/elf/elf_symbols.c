@@ -336,8 +336,6 @@ static void drop_unneeded(struct kld_session *ctx)
     }
 }
 
-/* Whether every library that `lib` needs is part of the link, so that what it leaves undefined must
- * be defined here. GNU ld looks for the missing ones (-rpath-link); like lld, kld trusts them. */
 static bool has_all_needed(const struct kld_session *ctx, const struct elf_shared *lib)
 {
     for (size_t i = 0; i < lib->needed.len; i++) {
@@ -348,6 +346,18 @@ static bool has_all_needed(const struct kld_session *ctx, const struct elf_share
         if (!found)
             return false;
     }
+    return true;
+}
+
+/* Whether every library that is needed is part of the link, so that what libraries leave undefined must be
+ * defined here: what one has, any other finds. GNU ld looks for the missing ones (-rpath-link); like lld, kld
+ * trusts them, but does not ask for them to be those of the library itself. */
+static bool has_all_libraries(const struct kld_session *ctx)
+{
+    for (uint32_t f = 0; f < ctx->nfiles; f++)
+        if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed &&
+            !has_all_needed(ctx, elf_shared(ctx->files[f])))
+            return false;
     return true;
 }
 
@@ -369,9 +379,10 @@ static void check_libraries(struct kld_session *ctx)
                      ? !elf_state(ctx)->is_shared && unresolved != KLD_UNRESOLVED_IGNORE_ALL &&
                            unresolved != KLD_UNRESOLVED_IGNORE_IN_SHARED_LIBS
                      : ctx->options.allow_shlib_undefined == KLD_NO;
-    for (uint32_t f = 0; check && f < ctx->nfiles; f++)
-        if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed &&
-            has_all_needed(ctx, elf_shared(ctx->files[f])))
+    if (!check || !has_all_libraries(ctx))
+        return;
+    for (uint32_t f = 0; f < ctx->nfiles; f++)
+        if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed)
             check_library(ctx, elf_shared(ctx->files[f]));
 }
 

@@ -173,6 +173,18 @@ def test_undefined_symbols_of_shared_objects_are_errors(t):
     t.link('liba2.so', '-shared', m, 'liba.so')
 
 
+@deviates(lld='asks for the library to need the other one itself')
+def test_undefined_symbols_of_shared_objects_that_another_brings(t):
+    """What is not named here, but needed by another library, has the symbol."""
+    shared(t, 'libc2.so', 'int found(void) { return 3; }', '-Wl,-soname,libc2.so')
+    shared(t, 'liba.so', 'int found(void); int f(void) { return found(); }', '-Wl,-soname,liba.so')
+    b = t.cc('b.o', 'int found(void); int g(void) { return found(); }', '-fPIC')
+    t.link('libb.so', '-shared', b, 'libc2.so', '-Wl,-soname,libb.so')
+    m = t.cc('m.o', 'int f(void), g(void); int main(void) { return f() + g(); }')
+    t.link('app', m, 'liba.so', 'libb.so', '-Wl,-rpath-link,.')
+    t.run('app', status=6)
+
+
 @pytest.mark.parametrize('option', ['-z muldefs', '--allow-multiple-definition'])
 def test_multiple_definitions_on_request(t, option):
     a = t.cc('a.o', 'int f(void) { return 1; }')
