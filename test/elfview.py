@@ -50,11 +50,13 @@ DYNAMIC_TAGS = {
     36: 'RELR', 37: 'RELRENT', 0x6ffffef5: 'GNU_HASH', 0x6ffffef6: 'TLSDESC_PLT',
     0x6ffffef7: 'TLSDESC_GOT', 0x6ffffff0: 'VERSYM', 0x6ffffff9: 'RELACOUNT',
     0x6ffffffb: 'FLAGS_1', 0x6ffffffc: 'VERDEF', 0x6ffffffd: 'VERDEFNUM', 0x6ffffffe: 'VERNEED',
-    0x6fffffff: 'VERNEEDNUM', 0x7ffffffd: 'AUXILIARY', 0x7fffffff: 'FILTER',
+    0x6fffffff: 'VERNEEDNUM', 0x6ffffefb: 'DEPAUDIT', 0x6ffffefc: 'AUDIT', 0x7ffffffd: 'AUXILIARY',
+    0x7fffffff: 'FILTER',
 }
 DF = {'ORIGIN': 1, 'SYMBOLIC': 2, 'TEXTREL': 4, 'BIND_NOW': 8, 'STATIC_TLS': 16}
 DF_1 = {'NOW': 1, 'GLOBAL': 2, 'NODELETE': 8, 'INITFIRST': 0x20, 'NOOPEN': 0x40, 'ORIGIN': 0x80,
-        'INTERPOSE': 0x400, 'NODEFLIB': 0x800, 'NODUMP': 0x1000, 'PIE': 0x8000000}
+        'INTERPOSE': 0x400, 'NODEFLIB': 0x800, 'NODUMP': 0x1000, 'GLOBAUDIT': 0x1000000,
+        'PIE': 0x8000000}
 
 # What a dynamic relocation asks of ld.so, under one name for all CPUs.
 RELOC_KINDS = {

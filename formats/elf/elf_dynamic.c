@@ -72,6 +72,20 @@ static char *join(struct kld_session *ctx, const kld_text_list *list)
     return text;
 }
 
+/* What --depaudit names, and what libraries that are needed want to be audited by. */
+static void put_depaudit(struct kld_session *ctx)
+{
+    kld_text_list list = {0};
+    for (size_t i = 0; i < ctx->options.depaudit.len; i++)
+        *kld_vec_push(&ctx->arena, &list) = ctx->options.depaudit.data[i];
+    for (uint32_t f = 0; f < ctx->nfiles; f++)
+        if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed &&
+            elf_shared(ctx->files[f])->audit)
+            *kld_vec_push(&ctx->arena, &list) = elf_shared(ctx->files[f])->audit;
+    if (list.len)
+        put_text(ctx, DT_DEPAUDIT, join(ctx, &list));
+}
+
 static void put_libraries(struct kld_session *ctx)
 {
     const struct kld_options *o = &ctx->options;
@@ -86,6 +100,7 @@ static void put_libraries(struct kld_session *ctx)
         put_text(ctx, DT_SONAME, o->soname);
     if (o->audit.len)
         put_text(ctx, DT_AUDIT, join(ctx, &o->audit));
+    put_depaudit(ctx);
     if (o->rpath.len)
         put_text(ctx, o->enable_new_dtags ? DT_RUNPATH : DT_RPATH, join(ctx, &o->rpath));
 }
@@ -130,7 +145,8 @@ static uint64_t flags_1_of(const struct kld_session *ctx)
            (o->z_nodelete ? DF_1_NODELETE : 0u) | (o->z_initfirst ? DF_1_INITFIRST : 0u) |
            (o->z_nodlopen ? DF_1_NOOPEN : 0u) | (o->z_origin ? DF_1_ORIGIN : 0u) |
            (o->z_interpose ? DF_1_INTERPOSE : 0u) | (o->z_nodefaultlib ? DF_1_NODEFLIB : 0u) |
-           (o->z_nodump ? DF_1_NODUMP : 0u) | (o->kind == KLD_KIND_PIE ? DF_1_PIE : 0u);
+           (o->z_nodump ? DF_1_NODUMP : 0u) | (o->z_globalaudit ? DF_1_GLOBAUDIT : 0u) |
+           (o->kind == KLD_KIND_PIE ? DF_1_PIE : 0u);
 }
 
 static void put_flags(struct kld_session *ctx)

@@ -228,6 +228,7 @@ static inline uint64_t elf_value(const struct kld_session *ctx, const struct elf
 struct elf_shared {
     struct elf_object obj;
     const char *soname;       /* DT_SONAME, or the name it was given by */
+    const char *audit;        /* DT_AUDIT, or NULL */
     const elf_half *versym;   /* [nsyms] or NULL */
     struct kld_str *versions; /* names by version index; [0] and [1] empty */
     uint32_t nversions;

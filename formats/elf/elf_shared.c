@@ -1,4 +1,4 @@
-/* elf_shared.c - shared libraries: dynamic symbols, their versions, DT_SONAME and DT_NEEDED.
+/* elf_shared.c - shared libraries: dynamic symbols, their versions, DT_SONAME, DT_NEEDED and DT_AUDIT.
  *
  * Sources: gABI chapter 5 (dynamic linking), LSB core 10.7 (symbol versioning). */
 #include "formats/elf/elf_object.h"
@@ -59,7 +59,7 @@ static bool read_dynamic(struct kld_session *ctx, struct kld_worker *worker, str
     const elf_dyn *dyn = (const void *)bytes.ptr;
     for (size_t i = 0; i < bytes.len / sizeof(*dyn) && dyn[i].d_tag != DT_NULL; i++) {
         struct kld_str text;
-        if (dyn[i].d_tag != DT_SONAME && dyn[i].d_tag != DT_NEEDED)
+        if (dyn[i].d_tag != DT_SONAME && dyn[i].d_tag != DT_NEEDED && dyn[i].d_tag != DT_AUDIT)
             continue;
         if (!kld_bytes_string(names, dyn[i].d_un.d_val, &text)) {
             kld_bad_file(ctx, &lib->obj.base,
@@ -70,6 +70,8 @@ static bool read_dynamic(struct kld_session *ctx, struct kld_worker *worker, str
         }
         if (dyn[i].d_tag == DT_SONAME)
             lib->soname = text.ptr;
+        else if (dyn[i].d_tag == DT_AUDIT)
+            lib->audit = text.ptr;
         else
             *kld_vec_push(&worker->arena, &lib->needed) = text.ptr;
     }

@@ -67,6 +67,12 @@ static void set_def(struct kld_session *ctx, struct elf_versions *v, uint32_t in
     v->defs.data[index] = name;
 }
 
+static void add_cxx(struct kld_session *ctx, struct elf_versions *v, const char *a, const char *b)
+{
+    elf_dynamic_list_add(&ctx->arena, &v->list, kld_str(a), true);
+    elf_dynamic_list_add(&ctx->arena, &v->list, kld_str(b), true);
+}
+
 static void read_all(struct kld_session *ctx, struct elf_versions *v)
 {
     const struct kld_options *o = &ctx->options;
@@ -77,12 +83,18 @@ static void read_all(struct kld_session *ctx, struct elf_versions *v)
     read_files(ctx, &v->list, &o->dynamic_list, ELF_DYNAMIC_LIST);
     read_files(ctx, &v->list, &o->export_dynamic_symbol_list, ELF_DYNAMIC_LIST);
     for (size_t i = 0; i < o->export_dynamic_symbol.len; i++)
-        elf_dynamic_list_add(&ctx->arena, &v->list, kld_str(o->export_dynamic_symbol.data[i]));
+        elf_dynamic_list_add(&ctx->arena, &v->list, kld_str(o->export_dynamic_symbol.data[i]),
+                             false);
+    if (o->dynamic_list_cpp_new)
+        add_cxx(ctx, v, "operator new*", "operator delete*");
+    if (o->dynamic_list_cpp_typeinfo)
+        add_cxx(ctx, v, "typeinfo for*", "typeinfo name for*");
     if (v->script.nodes.len)
         v->rules = elf_version_patterns_compile(&ctx->arena, &v->script);
     if (v->list.nodes.len)
         v->listed = elf_version_patterns_compile(&ctx->arena, &v->list);
-    elf_state(ctx)->has_dynamic_list = o->dynamic_list.len || o->dynamic_list_data;
+    elf_state(ctx)->has_dynamic_list = o->dynamic_list.len || o->dynamic_list_data ||
+                                       o->dynamic_list_cpp_new || o->dynamic_list_cpp_typeinfo;
     for (uint32_t i = 0; i < v->script.nodes.len; i++)
         if (v->script.nodes.data[i].name.len)
             set_def(ctx, v, elf_version_number(&v->script, i), v->script.nodes.data[i].name);

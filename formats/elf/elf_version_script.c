@@ -312,11 +312,13 @@ bool elf_version_script_parse(struct kld_arena *arena, struct elf_version_script
 }
 
 void elf_dynamic_list_add(struct kld_arena *arena, struct elf_version_script *script,
-                          struct kld_str pattern)
+                          struct kld_str pattern, bool cxx)
 {
     if (!script->nodes.len)
         kld_vec_push(arena, &script->nodes);
-    kld_vec_push(arena, &script->patterns)->text = pattern;
+    struct elf_version_pattern *p = kld_vec_push(arena, &script->patterns);
+    p->text = pattern;
+    p->cxx = cxx;
 }
 
 /* ---- lookup ---- */

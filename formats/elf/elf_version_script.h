@@ -59,9 +59,9 @@ bool elf_version_script_parse(struct kld_arena *arena, struct elf_version_script
                               struct kld_str text, uint32_t first_line,
                               enum elf_version_syntax syntax);
 
-/* Appends one pattern to a dynamic list: --export-dynamic-symbol=GLOB. */
+/* Appends one pattern to a dynamic list: --export-dynamic-symbol=GLOB. cxx: for demangled names. */
 void elf_dynamic_list_add(struct kld_arena *arena, struct elf_version_script *script,
-                          struct kld_str pattern);
+                          struct kld_str pattern, bool cxx);
 
 /* The version number for .gnu.version of a node: 1, the output itself, for the anonymous one,
  * then 2, 3, ... */

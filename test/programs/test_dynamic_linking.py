@@ -585,8 +585,23 @@ def test_auxiliary_and_filter_entries(t):
     assert elf.dyn_strings('FILTER') == ['libfilter.so']
 
 
+@deviates(lld='not known to it')
+def test_libraries_that_audit(t):
+    """What a library wants to be audited by, the program says of its dependencies."""
+    source = 'int f(void) { return 1; }'
+    shared(t, 'liba.so', source, '-Wl,--audit=x.so,--audit=y.so,--audit=x.so')
+    elf = t.elf('liba.so')
+    assert elf.dyn_strings('AUDIT') == ['x.so:y.so'] and elf.dyn('DEPAUDIT') is None
+    m = t.cc('m.o', 'int f(void); int main(void) { return f(); }')
+    t.link('app', m, 'liba.so', '-Wl,--depaudit=z.so,-P,y.so')
+    elf = t.elf('app')
+    assert elf.dyn('AUDIT') is None
+    assert set(elf.dyn_strings('DEPAUDIT')[0].split(':')) >= {'x.so', 'y.so', 'z.so'}
+
+
 @pytest.mark.parametrize('keyword, flag', [
     ('global', '1.GLOBAL'),
+    pytest.param('globalaudit', '1.GLOBAUDIT', marks=deviates(lld='not known to it')),
     ('initfirst', '1.INITFIRST'),
     ('interpose', '1.INTERPOSE'),
     ('nodefaultlib', '1.NODEFLIB'),

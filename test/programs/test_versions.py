@@ -473,6 +473,25 @@ def test_cxx_names_in_a_dynamic_list(t):
         == {'_ZN5space4openEi', '_ZN5space4openEPKc', 'plain'}
 
 
+@deviates(strict=False, lld='not known to it')
+@pytest.mark.parametrize('option, names', [
+    ('--dynamic-list-cpp-new', {'_Znwm', '_ZdlPv'}),
+    ('--dynamic-list-cpp-typeinfo', {'_ZTI1T', '_ZTS1T'}),
+])
+def test_dynamic_lists_of_cxx(t, option, names):
+    m = t.cc('m.o', r'''
+        #include <cstdlib>
+        struct T { virtual ~T() { } };
+        void *operator new(size_t n) { return malloc(n); }
+        void operator delete(void *p) noexcept { free(p); }
+        int main() { T *t = new T; delete t; return 0; }''', lang='c++')
+    t.link('app', m, via='c++')
+    assert not t.elf('app').exports() & {'_ZTI1T', '_ZTS1T'}
+    t.link('app', m, f'-Wl,{option}', via='c++')
+    t.run('app')
+    assert t.elf('app').exports() >= names
+
+
 def test_dynamic_list_of_a_shared_object(t):
     """All is exported, but only what is listed can be interposed."""
     t.write('list', '{ f; };')

@@ -254,7 +254,7 @@ CASE(dynamic_list)
     const char *text = "{ foo; bar*; extern \"C++\" { \"ns::f(int)\"; }; }; { \"baz*\"; };";
     CHECK(elf_version_script_parse(arena, &s, unit_str(text), 1, ELF_DYNAMIC_LIST));
     CHECK(elf_version_script_parse(arena, &s, KLD_STR("{ more; };"), 1, ELF_DYNAMIC_LIST));
-    elf_dynamic_list_add(arena, &s, KLD_STR("from_opt*"));
+    elf_dynamic_list_add(arena, &s, KLD_STR("from_opt*"), false);
     CHECK_INT(s.nodes.len, 1);
     CHECK_TEXT(ask(arena, &s, "foo"), "global");
     CHECK_TEXT(ask(arena, &s, "bar1"), "global");
@@ -269,7 +269,7 @@ CASE(dynamic_list)
 CASE(dynamic_list_from_options_alone)
 {
     struct elf_version_script s = {0};
-    elf_dynamic_list_add(arena, &s, KLD_STR("foo"));
+    elf_dynamic_list_add(arena, &s, KLD_STR("foo"), false);
     CHECK_TEXT(ask(arena, &s, "foo"), "global");
 }
 
