@@ -266,9 +266,9 @@ struct kld_section {
     uint32_t name_offset;
     void *extra;
     KLD_VEC(struct kld_atom *) atoms; /* in output order */
-    kld_shape *
-        shapes; /* [atoms.len], from gathering until addresses are given; NULL: look at the atoms */
-    struct kld_cursor *starts; /* of layout: where blocks of its atoms begin */
+    /* [atoms.len], from gathering until the first addresses are given; NULL: the atoms have to be asked. */
+    kld_shape *shapes;
+    struct kld_cursor *starts; /* layout.c: where blocks of its atoms begin */
 };
 
 struct kld_segment {

@@ -336,6 +336,7 @@ static void drop_unneeded(struct kld_session *ctx)
     }
 }
 
+/* Whether what the library itself needs is part of the link. */
 static bool has_all_needed(const struct kld_session *ctx, const struct elf_shared *lib)
 {
     for (size_t i = 0; i < lib->needed.len; i++) {
@@ -350,8 +351,8 @@ static bool has_all_needed(const struct kld_session *ctx, const struct elf_share
 }
 
 /* Whether every library that is needed is part of the link, so that what libraries leave undefined must be
- * defined here: what one has, any other finds. GNU ld looks for the missing ones (-rpath-link); like lld, kld
- * trusts them, but does not ask for them to be those of the library itself. */
+ * defined here. One that is missing may have any symbol: at run time a library finds also what only another one
+ * brings. GNU ld looks for the missing ones (-rpath-link); kld, like lld, trusts them. */
 static bool has_all_libraries(const struct kld_session *ctx)
 {
     for (uint32_t f = 0; f < ctx->nfiles; f++)
