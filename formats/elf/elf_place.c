@@ -398,7 +398,8 @@ static uint32_t segment_flags(const struct kld_session *ctx, const struct kld_se
     if (ctx->options.omagic)
         return PF_R | PF_W | PF_X;
     /* One text segment for everything that is not written. */
-    if (ctx->options.z_separate_code == KLD_SEPARATE_NONE && !(flags & PF_W))
+    bool one = ctx->options.z_separate_code == KLD_SEPARATE_NONE || !ctx->options.rosegment;
+    if (one && !(flags & PF_W))
         flags |= PF_X;
     return flags;
 }

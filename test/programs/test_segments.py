@@ -97,6 +97,17 @@ def test_noseparate_code_saves_pages(t):
     assert len(small.bytes) < len(large.bytes)
 
 
+@deviates(bfd='not known to it')
+@pytest.mark.parametrize('options, one', [(['--no-rosegment'], True),
+                                          (['--no-rosegment', '--rosegment'], False)])
+def test_no_rosegment(t, options, one):
+    elf = hello(t, '-Wl,-z,separate-code', *(f'-Wl,{o}' for o in options))
+    flags = [p.flags for p in elf.loads() if 'W' not in p.flags]
+    assert ('R' not in flags) == one
+    assert any('X' in f for f in flags)
+    t.run('app', status=3)
+
+
 @deviates(strict=False, bfd='leaves .got out for riscv64')
 def test_relro_covers_what_is_constant_after_relocation(t):
     elf = hello(t, '-Wl,-z,relro', '-Wl,-z,now')
