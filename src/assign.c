@@ -65,7 +65,7 @@ void kld_builtin_names(struct kld_session *ctx)
 
 /* ---- after binding ---- */
 
-static void define(struct kld_session *ctx, struct kld_symbol *sym)
+void kld_symbol_define(struct kld_session *ctx, struct kld_symbol *sym)
 {
     sym->file = ctx->internal;
     sym->kind = KLD_SYM_ABSOLUTE;
@@ -91,7 +91,7 @@ static void bind_one(struct kld_session *ctx, struct kld_assign *a)
                                 !kld_symbol_has(sym, KLD_SYM_REF_REGULAR))))
         return;
     a->sym = sym;
-    define(ctx, sym);
+    kld_symbol_define(ctx, sym);
     if (a->hidden)
         atomic_store(&sym->visibility, KLD_VISIBILITY_HIDDEN);
     bool offset = kld_expr_as_offset(a->expr, &base, &addend);

@@ -16,6 +16,9 @@ void kld_builtin_name(struct kld_session *ctx, struct kld_str name, uint8_t clas
 /* Before the internal file is parsed: all names that options and scripts mention. */
 void kld_builtin_names(struct kld_session *ctx);
 
+/* After binding: makes the symbol one that the linker defines, as the number 0, whatever it was. */
+void kld_symbol_define(struct kld_session *ctx, struct kld_symbol *sym);
+
 /* After binding: assigned symbols are defined, as aliases where they are; PROVIDE decides. */
 void kld_assign_bind(struct kld_session *ctx);
 

@@ -374,13 +374,11 @@ static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void 
     s->filler = rule.filler;
     s->p2align = 0;
     s->starts = KLD_NEW_ARRAY(&w->arena, struct kld_cursor, (s->atoms.len + BLOCK - 1) / BLOCK);
-    for (size_t k = 0; k <= s->atoms.len; k++) {
-        if (k < s->atoms.len && k % BLOCK == 0)
+    for (size_t k = 0; k < s->atoms.len; k++) {
+        if (k % BLOCK == 0)
             s->starts[k / BLOCK] = place;
         if (k == pool_index(s, &rule))
             place.at = place.end = add_pool(ctx, s, place.at, &rule);
-        if (k == s->atoms.len)
-            break;
         struct extent e = extent_of(ctx, s, k, &rule);
         struct kld_cursor before = place;
         uint64_t at = add_extent(&place, &e, &rule);
@@ -390,6 +388,8 @@ static void section_offsets(struct kld_session *ctx, struct kld_worker *w, void 
             place = before; /* as if it were empty */
         }
     }
+    if (pool_index(s, &rule) == s->atoms.len)
+        place.at = add_pool(ctx, s, place.at, &rule);
     s->size = place.at;
 }
 

@@ -106,7 +106,7 @@ struct kld_format_ops {
     /* Whether two shared libraries are the same to the loader. */
     bool (*same_library)(const struct kld_file *a, const struct kld_file *b);
 
-    /* Once, when the target is known: the format's state, names that options bring in. */
+    /* Once, when the target is known: the format's state. */
     void (*begin)(struct kld_session *ctx);
     /* Once, when all scripts have been read: kld_builtin_name for what only the format knows of. */
     void (*builtin_names)(struct kld_session *ctx);

@@ -252,7 +252,7 @@ static void sort_atoms(struct kld_session *ctx, struct kld_section *s,
     qsort(list, s->atoms.len, sizeof(*list), compare_keys);
     for (uint32_t i = 0; i < s->atoms.len; i++)
         s->atoms.data[i] = list[i].atom;
-    s->shapes = NULL;
+    s->shapes = NULL; /* they are in the order of before; it is a short section */
 }
 
 static bool is_crt(const struct kld_atom *a, const char *name)

@@ -99,15 +99,10 @@ struct kld_symbol *elf_provide(struct kld_session *ctx, const char *name)
     if (!sym || !kld_symbol_has(sym, KLD_SYM_REF_REGULAR) ||
         (sym->kind != KLD_SYM_UNDEFINED && sym->kind != KLD_SYM_IMPORTED))
         return NULL;
+    kld_symbol_define(ctx, sym);
     sym->kind = KLD_SYM_DEFINED; /* moves with the image: a place, if not yet the right one */
     sym->in_section = true;
     sym->section = elf_state(ctx)->headers;
-    sym->file = ctx->internal;
-    sym->value = 0;
-    sym->size = 0;
-    sym->type = KLD_TYPE_NONE;
-    sym->version = 0;
-    sym->weak = false;
     sym->synthetic = true;
     return sym;
 }

@@ -270,12 +270,9 @@ static void define_versions(struct kld_session *ctx, const struct elf_versions *
         struct kld_symbol *sym = kld_symbol_find(ctx, v->defs.data[i]);
         if (!sym || (sym->kind != KLD_SYM_UNDEFINED && sym->kind != KLD_SYM_IMPORTED))
             continue;
-        sym->kind = KLD_SYM_ABSOLUTE;
+        kld_symbol_define(ctx, sym);
         sym->type = KLD_TYPE_OBJECT;
-        sym->file = ctx->internal;
-        sym->value = sym->size = 0;
         sym->version = (uint16_t)i;
-        sym->weak = false;
         sym->synthetic = true;
         /* The script is as good as an object that mentions it; programs export it, too. */
         kld_symbol_flag(sym, KLD_SYM_REF_REGULAR | KLD_SYM_REF_SHARED);
@@ -329,13 +326,19 @@ uint32_t elf_verneed_count(const struct kld_session *ctx)
     return elf_state(ctx)->versions->nverneed;
 }
 
+/* Its version is then an index in that library, also if it is copied into the output. */
+static bool is_of_library(const struct kld_symbol *sym)
+{
+    return sym->file && sym->file->kind == KLD_FILE_SHARED;
+}
+
 struct kld_str elf_version_name(const struct kld_session *ctx, const struct kld_symbol *sym,
                                 bool *is_default)
 {
     const struct elf_versions *v = elf_state(ctx)->versions;
-    uint16_t n = sym->version & 0x7fff;
+    uint16_t n = sym->version & ~HIDDEN_VERSION;
     *is_default = !(sym->version & HIDDEN_VERSION);
-    if (sym->file && sym->file->kind == KLD_FILE_SHARED) {
+    if (is_of_library(sym)) {
         const struct elf_shared *lib = elf_shared(sym->file);
         *is_default = false;
         return n >= 2 && n < lib->nversions ? lib->versions[n] : (struct kld_str){0};
@@ -366,9 +369,9 @@ static const bool *find_strong(struct kld_session *ctx, const struct elf_version
     }
     for (size_t i = 1; i < elf->dynsyms.len; i++) {
         const struct kld_symbol *sym = elf->dynsyms.data[i];
-        if (!sym->synthetic && sym->kind != KLD_SYM_IMPORTED &&
-            (sym->version & ~HIDDEN_VERSION) < (int)v->defs.len)
-            strong[sym->version & ~HIDDEN_VERSION] = true;
+        uint16_t number = sym->version & ~HIDDEN_VERSION;
+        if (!sym->synthetic && !is_of_library(sym) && number < v->defs.len)
+            strong[number] = true;
     }
     return strong;
 }
@@ -433,7 +436,7 @@ static uint32_t number_needs(struct kld_session *ctx, uint32_t *nfiles)
     const struct elf_link *elf = elf_state(ctx);
     for (uint32_t i = 1; i < elf->dynsyms.len; i++) {
         const struct kld_symbol *sym = elf->dynsyms.data[i];
-        if (!sym->file || sym->file->kind != KLD_FILE_SHARED)
+        if (!is_of_library(sym))
             continue;
         struct elf_shared *lib = elf_shared(sym->file);
         if (sym->version >= 2 && sym->version < lib->nversions)
@@ -513,7 +516,7 @@ static void make_verneed(struct kld_session *ctx)
 
 static uint16_t versym_of(const struct kld_symbol *sym)
 {
-    if (sym->file && sym->file->kind == KLD_FILE_SHARED) {
+    if (is_of_library(sym)) {
         const struct elf_shared *lib = elf_shared(sym->file);
         return sym->version >= 2 && sym->version < lib->nversions ? lib->need_index[sym->version]
                                                                   : VER_NDX_GLOBAL;

@@ -376,17 +376,16 @@ def test_symbols_of_versions_are_found_at_run_time(t):
 
 @deviates(lld='has none', mold='has none', bfd='takes it for a second definition')
 def test_definition_with_the_name_of_a_version(t):
-    elf = shared(t, 'libx.so', 'int V1 = 5; int f(void) { return V1; }',
-                 '-Wl,--version-script=' + t.write('x.map', 'V1 { global: *; }; V2 { };'))
+    versioned(t, 'V1 { global: *; }; V2 { };', 'int V1 = 5; int f(void) { return V1; }')
+    elf = t.elf('libx.so')
     assert elf.dynsym('V1').section != 'ABS' and elf.dynsym('V1').size == 4
     assert elf.dynsym('V2').section == 'ABS'
 
 
 @deviates(lld='leaves it undefined', mold='leaves it undefined')
 def test_reference_to_the_name_of_a_version(t):
-    elf = shared(t, 'libx.so', 'extern char V1[]; void *f(void) { return V1; }',
-                 '-Wl,--version-script=' + t.write('x.map', 'V1 { global: *; };'))
-    assert elf.dynsym('V1').section == 'ABS'
+    versioned(t, 'V1 { global: *; };', 'extern char V1[]; void *f(void) { return V1; }')
+    assert t.elf('libx.so').dynsym('V1').section == 'ABS'
 
 
 @deviates(lld='marks none', mold='marks none', gold='marks none')
@@ -395,6 +394,16 @@ def test_a_version_without_symbols_is_weak(t):
     flags = t.tool('readelf', '-VW', 'libx.so').stdout
     assert re.search(r'Flags: WEAK +Index: 3 +Cnt: 2 +Name: V2', flags)
     assert flags.count('WEAK') == 1
+
+
+@deviates(lld='marks none', mold='marks none')
+def test_what_a_library_has_is_in_no_version_of_the_program(t):
+    """Not even a variable that is copied, whose version has the same number."""
+    versioned(t, 'V1 { global: data_item; local: *; };')
+    m = t.cc('m.o', 'extern int data_item; int main(void) { return data_item; }', '-fno-pie')
+    t.link('app', '-no-pie', m, 'libx.so', '-Wl,--version-script=' + t.write('a.map', 'W1 { };'))
+    t.run('app', status=5)
+    assert re.search(r'Flags: WEAK +Index: 2 +Cnt: 1 +Name: W1', t.tool('readelf', '-VW', 'app').stdout)
 
 
 # -- what a program exports ---------------------------------------------------------------------
