@@ -144,12 +144,14 @@ static void count(struct kld_session *ctx, const char *what, uint64_t number)
 
 static void report_counts(struct kld_session *ctx)
 {
-    uint64_t objects = 0, members = 0, shared = 0, input = 0, atoms = 0, live = 0, edges = 0;
+    uint64_t objects = 0, members = 0, shared = 0, listed = 0, input = 0, atoms = 0, live = 0,
+             edges = 0;
     for (uint32_t f = 0; f < ctx->nfiles; f++) {
         const struct kld_file *file = ctx->files[f];
         objects += file->kind == KLD_FILE_OBJECT;
         members += file->kind == KLD_FILE_OBJECT && file->member;
         shared += file->kind == KLD_FILE_SHARED;
+        listed += file->kind == KLD_FILE_SHARED ? file->nglobals : 0;
         input += file->bytes.len;
         atoms += file->natoms;
         for (uint32_t i = 0; i < file->natoms; i++) {
@@ -176,6 +178,7 @@ static void report_counts(struct kld_session *ctx)
     count(ctx, "object files", objects);
     count(ctx, "  archive members", members);
     count(ctx, "shared libraries", shared);
+    count(ctx, "  names taken of them", listed);
     count(ctx, "input bytes", input);
     count(ctx, "global names", names);
     count(ctx, "  undefined", undefined);

@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "src/archive.h"
+#include "src/ask.h"
 #include "src/assign.h"
 #include "src/glob.h"
 #include "src/inputs.h"
@@ -80,6 +81,7 @@ struct loader {
     uint32_t noffered; /* of so many ids */
     KLD_VEC(kld_symid) forced; /* by --undefined-glob */
     size_t parsed;             /* files of parse_queue that are */
+    struct kld_ask ask;
     KLD_VEC(struct lazy_member *) extract_queue;
     KLD_VEC(struct kld_file *) live;
 };
@@ -366,12 +368,6 @@ static void read_index(struct kld_session *ctx, struct kld_worker *w, struct kld
 
 /* ---- parsing and interning ---- */
 
-static struct kld_str file_name_at(const void *from, uint32_t i)
-{
-    const struct kld_file *file = from;
-    return file->format->name_at(file, i);
-}
-
 static struct kld_str index_name_at(const void *from, uint32_t i)
 {
     return ((const struct kld_archive_input *)from)->names[i];
@@ -393,8 +389,7 @@ static void parse_file(struct kld_session *ctx, struct kld_worker *w, void *arg,
     struct batch *b = arg;
     struct kld_file *file = b->files[i];
     ctx->format->parse(ctx, w, file);
-    b->sources[i] = (struct kld_name_source){
-        .from = file, .at = file_name_at, .count = file->nnames, .ids = file->ids};
+    b->sources[i] = kld_names_of_file(file);
     if (b->scatters)
         kld_names_scatter(w, &b->sources[i]);
 }
@@ -481,6 +476,19 @@ static void find_mention(struct kld_session *ctx, struct kld_worker *w, void *ar
         file->meets_lazy = is_offered(b->loader, file->ids[k]);
 }
 
+/* What these libraries define has become known. */
+static void meet_libraries(struct loader *l, struct kld_file **libraries, size_t count)
+{
+    struct batch b = {.loader = l, .files = libraries, .nfiles = count};
+    for (size_t i = 0; i < count; i++) {
+        struct kld_file *lib = libraries[i];
+        find_mention(l->ctx, NULL, &b, i);
+        for (uint32_t k = 0; lib->live && k < lib->nglobals; k++)
+            if (KLD_NAME_CLASS(lib->classes[k]) >= KLD_NAME_DEF)
+                l->seen[lib->ids[k]] |= SEEN_DEF;
+    }
+}
+
 /* Parses what is queued, from `first` on, and interns its names. */
 static void parse_and_intern(struct loader *l, size_t first, size_t first_archive)
 {
@@ -491,18 +499,24 @@ static void parse_and_intern(struct loader *l, size_t first, size_t first_archiv
                       .nfiles = l->parse_queue.len - first,
                       .narchives = l->archives.len - first_archive,
                       .scatters = !ctx->options.memory_limit};
-    b.sources = KLD_NEW_ARRAY(l->scratch, struct kld_name_source, b.nfiles + b.narchives);
+    size_t nsources = b.nfiles + b.narchives;
+    b.sources = KLD_NEW_ARRAY(l->scratch, struct kld_name_source, nsources + l->ask.libraries.len);
     kld_parallel_for(ctx, b.nfiles, 1, parse_file, &b);
     kld_parallel_for(ctx, b.narchives, 1, parse_archive, &b);
     l->parsed = l->parse_queue.len;
-    kld_names_intern(ctx, &ctx->resolver->names, b.sources, b.nfiles + b.narchives);
+    nsources +=
+        kld_ask_begin(ctx, l->scratch, &l->ask, b.files, b.nfiles, b.sources, b.sources + nsources);
+    kld_names_intern(ctx, &ctx->resolver->names, b.sources, nsources);
     for (size_t i = 0; i < b.narchives; i++)
         b.archives[i]->names = NULL;
     for (size_t i = 0; ctx->resolver->wraps.len && i < b.nfiles; i++)
         apply_wrap(l, b.files[i]);
+    kld_ask_libraries(ctx, l->scratch, &l->ask, b.files, b.nfiles);
     grow_arrays(l);
     if (!l->offered)
         collect_offers(l);
+    meet_libraries(l, l->ask.libraries.data, l->ask.libraries.len);
+    meet_libraries(l, l->ask.listed.data, l->ask.listed.len);
     kld_parallel_for(ctx, b.nfiles, 16, find_mention, &b);
 }
 

@@ -103,6 +103,17 @@ struct kld_format_ops {
     /* The name with number i < nnames of a parsed file. */
     struct kld_str (*name_at)(const struct kld_file *file, uint32_t i);
 
+    /* Optional, all three. A shared library whose definitions can be looked up by name need not have them among its
+     * names from the beginning; parse says in file->unlisted how many these are at most. list adds them all, without
+     * ids. In parallel, one file a thread. */
+    void (*list)(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+    /* Adds to the names of these libraries, with ids, what they define of the names with these ids, and what comes along
+     * with that, for which names may be interned. The rest of the link has no use for the others. */
+    void (*ask)(struct kld_session *ctx, struct kld_arena *scratch, struct kld_file **libs,
+                size_t nlibs, const kld_symid *ids, size_t nids);
+    /* Number i < file->unlisted of those, for messages; ptr is NULL if it is none. */
+    struct kld_str (*unlisted)(const struct kld_file *file, uint32_t i);
+
     /* Whether two shared libraries are the same to the loader. */
     bool (*same_library)(const struct kld_file *a, const struct kld_file *b);
 

@@ -212,24 +212,37 @@ static bool is_less(struct kld_str a, struct kld_str b)
     return order ? order < 0 : a.len < b.len;
 }
 
-static const struct kld_symbol *guess(struct kld_session *ctx, const struct kld_symbol *sym,
-                                      enum likeness *how)
+/* What may have been meant. */
+struct candidate {
+    struct kld_str name;
+    const struct kld_file *file; /* that defines it, or NULL */
+    enum likeness how;
+};
+
+/* Of equals the first by name, for the order of symbols depends on a hash. */
+static void consider(struct candidate *best, struct kld_str wanted, struct kld_str wanted_plain,
+                     struct kld_str name, const struct kld_file *file)
+{
+    enum likeness like = compare(wanted, wanted_plain, name);
+    if (like < best->how || (like == best->how && like != IS_NOTHING && is_less(name, best->name)))
+        *best = (struct candidate){name, file, like};
+}
+
+static struct candidate guess(struct kld_session *ctx, const struct kld_symbol *sym)
 {
     struct kld_str wanted = kld_symbol_name(sym), plain = plain_name(wanted);
-    const struct kld_symbol *best = NULL;
-    *how = IS_NOTHING;
+    struct candidate best = {.how = IS_NOTHING};
     for (kld_symid id = 0; id < ctx->nsymbols; id++) {
         const struct kld_symbol *s = &ctx->symbols[id];
-        if (!is_defined(s) || s == sym)
-            continue;
-        enum likeness like = compare(wanted, plain, kld_symbol_name(s));
-        /* Of equals the first by name, for the order of ids depends on a hash. */
-        if (like < *how || (like == *how && like != IS_NOTHING &&
-                            is_less(kld_symbol_name(s), kld_symbol_name(best)))) {
-            *how = like;
-            best = s;
-        }
+        if (is_defined(s) && s != sym)
+            consider(&best, wanted, plain, kld_symbol_name(s), s->file);
     }
+    for (uint32_t f = 0; f < ctx->nfiles; f++)
+        for (uint32_t i = 0; i < ctx->files[f]->unlisted; i++) {
+            struct kld_str name = ctx->format->unlisted(ctx->files[f], i);
+            if (name.ptr)
+                consider(&best, wanted, plain, name, ctx->files[f]);
+        }
     return best;
 }
 
@@ -243,17 +256,16 @@ static const char *hint(struct kld_session *ctx, struct kld_arena *arena,
     if (kld_str_starts(name, "_ZTI"))
         return "\n>>> typeinfo is undefined when the class's key function has no definition, or "
                "is compiled with -fno-rtti";
-    enum likeness how;
-    const struct kld_symbol *meant = guess(ctx, sym, &how);
-    if (!meant)
+    struct candidate meant = guess(ctx, sym);
+    if (meant.how == IS_NOTHING)
         return "";
-    const char *shown = kld_shown_name(ctx, arena, kld_symbol_name(meant));
-    const char *where = meant->file ? kld_arena_printf(arena, "\n>>> defined in: %s",
-                                                       kld_file_label(arena, meant->file))
-                                    : "";
-    if (how == IS_C)
+    const char *shown = kld_shown_name(ctx, arena, meant.name);
+    const char *where = meant.file ? kld_arena_printf(arena, "\n>>> defined in: %s",
+                                                      kld_file_label(arena, meant.file))
+                                   : "";
+    if (meant.how == IS_C)
         return kld_arena_printf(arena, "\n>>> did you mean: extern \"C\" %s%s", shown, where);
-    if (how == IS_CXX)
+    if (meant.how == IS_CXX)
         return kld_arena_printf(arena, "\n>>> did you mean to declare %s as extern \"C\"?%s", shown,
                                 where);
     return kld_arena_printf(arena, "\n>>> did you mean: %s%s", shown, where);

@@ -20,7 +20,7 @@ struct elf_dynsym {
 
 enum { BLOOM_SHIFT = 26 };
 
-static uint32_t gnu_hash(struct kld_str name)
+uint32_t elf_gnu_hash(struct kld_str name)
 {
     uint32_t h = 5381;
     for (size_t i = 0; i < name.len; i++)
@@ -66,7 +66,7 @@ static void grow_strings(struct kld_session *ctx, struct elf_dynsym *d)
     d->slots = KLD_NEW_ARRAY(&ctx->arena, uint32_t, d->mask + 1);
     for (uint32_t i = 0; i < n; i++)
         if (old[i])
-            put_slot(d, gnu_hash(kld_str(d->strings.data + old[i] - 1)), old[i] - 1);
+            put_slot(d, elf_gnu_hash(kld_str(d->strings.data + old[i] - 1)), old[i] - 1);
 }
 
 uint32_t elf_dynstr_add(struct kld_session *ctx, struct kld_str text)
@@ -76,7 +76,7 @@ uint32_t elf_dynstr_add(struct kld_session *ctx, struct kld_str text)
         return 0;
     if (d->used * 2 >= d->mask)
         grow_strings(ctx, d);
-    uint32_t hash = gnu_hash(text);
+    uint32_t hash = elf_gnu_hash(text);
     for (uint32_t at = hash & d->mask; d->slots[at]; at = (at + 1) & d->mask) {
         const char *there = d->strings.data + d->slots[at] - 1;
         if (strncmp(there, text.ptr, text.len) == 0 && !there[text.len])
@@ -168,7 +168,7 @@ static void list_exports(struct kld_session *ctx, const elf_symid_list *listed)
             kld_vec_push(&ctx->arena, &list)->sym = &ctx->symbols[listed->data[i]];
     d->nbuckets = (uint32_t)(list.len / 4 + 1);
     for (size_t i = 0; i < list.len; i++) {
-        list.data[i].hash = gnu_hash(elf_dynamic_name(list.data[i].sym));
+        list.data[i].hash = elf_gnu_hash(elf_dynamic_name(list.data[i].sym));
         list.data[i].bucket = list.data[i].hash % d->nbuckets;
     }
     if (list.len)

@@ -36,7 +36,7 @@ struct elf_object {
     struct kld_bytes shstrtab;
     const elf_sym *syms;
     uint32_t nsyms;
-    uint32_t first_global; /* base.ids[i] is symbol first_global + i */
+    uint32_t first_global; /* base.ids[i] is symbol first_global + i, of objects */
     struct kld_bytes strtab;
     const elf_word *xindex; /* SHT_SYMTAB_SHNDX, or NULL */
     uint32_t *atom_of;      /* [nshdrs] 1 + index into base.atoms, or ELF_NO_ATOM/ELF_DISCARDED */
@@ -224,7 +224,16 @@ static inline uint64_t elf_value(const struct kld_session *ctx, const struct elf
     return t.atom ? elf_local_value(ctx, obj, r_sym, t.atom, addend) : t.value;
 }
 
-/* A shared library. obj.syms is its .dynsym, all names are global: first_global is 0. */
+/* .gnu.hash of a library, checked; the fields are little-endian and perhaps not aligned. */
+struct elf_hash_table {
+    const uint8_t *bloom;   /* [bloom_mask + 1] words of 64 bits */
+    const uint8_t *buckets; /* [nbuckets] words of 32 bits */
+    const uint8_t *chains;  /* [nsyms - first] */
+    uint32_t nbuckets, bloom_mask, shift;
+    uint32_t first; /* the symbols from here on are in it */
+};
+
+/* A shared library. obj.syms is its .dynsym. */
 struct elf_shared {
     struct elf_object obj;
     const char *soname;       /* DT_SONAME, or the name it was given by */
@@ -235,10 +244,28 @@ struct elf_shared {
     KLD_VEC(const char *) needed; /* DT_NEEDED */
     /* Version indices that this link refers to: elf_version.c */
     uint16_t *need_index;      /* [nversions], 0: not needed */
-    const char **hidden_names; /* [nsyms] name@version where that is what it is known as; or NULL */
+    uint32_t names_cap;        /* of base.ids, base.classes, numbers and hidden_names */
+    uint32_t *numbers;         /* by name: of its symbol */
+    const char **hidden_names; /* by name: name@version where it is known as that; or NULL */
+    /* While base.unlisted: */
+    struct elf_hash_table hash;
+    uint64_t *listed; /* bits, by symbol from hash.first on */
 };
 
-struct kld_str elf_shared_name_at(const struct elf_shared *lib, uint32_t i);
+/* elf_shared.c: what the library says of symbol i (enum kld_name_class); whether it is known as name@version only;
+ * its version, which may be empty. */
+uint8_t elf_shared_class(const struct elf_shared *lib, uint32_t i);
+bool elf_shared_is_hidden(const struct elf_shared *lib, uint32_t i);
+struct kld_str elf_shared_version(const struct elf_shared *lib, uint32_t i);
+/* Name number k. */
+struct kld_str elf_shared_name_at(const struct elf_shared *lib, uint32_t k);
+/* Symbol i becomes the library's last name, unless it is none. False: it is malformed, which is reported. */
+bool elf_shared_add(struct kld_session *ctx, struct kld_arena *arena, struct elf_shared *lib,
+                    uint32_t i);
+
+/* elf_lookup.c: whether names of the library can be looked up in that section, instead of being listed. */
+bool elf_lookup_begin(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib,
+                      uint32_t shndx);
 
 static inline struct elf_object *elf_object(const struct kld_file *file)
 {
@@ -250,10 +277,14 @@ static inline struct elf_shared *elf_shared(const struct kld_file *file)
     return (struct elf_shared *)file;
 }
 
-/* elf_read.c, elf_shared.c: the members of kld_format_ops of these names. */
+/* elf_read.c, elf_shared.c, elf_lookup.c: the members of kld_format_ops of these names. */
 void elf_parse(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
 void elf_parse_shared(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib);
 struct kld_str elf_name_at(const struct kld_file *file, uint32_t i);
+void elf_list(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
+void elf_ask(struct kld_session *ctx, struct kld_arena *scratch, struct kld_file **libs,
+             size_t nlibs, const kld_symid *ids, size_t nids);
+struct kld_str elf_unlisted(const struct kld_file *file, uint32_t i);
 void elf_describe(struct kld_session *ctx, const struct kld_file *file, struct kld_content *to);
 void elf_make_atoms(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);
 void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file);

@@ -747,6 +747,14 @@ static void bind_shared_symbol(struct elf_shared *lib, uint32_t i, struct kld_sy
     out->version = lib->versym ? lib->versym[i] & 0x7fff : 0;
 }
 
+/* Of a file's global name, in its symbol table. */
+static uint32_t symbol_number(const struct kld_file *file, uint32_t i)
+{
+    if (file->kind == KLD_FILE_SHARED)
+        return elf_shared(file)->numbers[i];
+    return elf_object(file)->first_global + i;
+}
+
 /* How a function is to be called is said by definitions and by references. */
 static void bind_variants(struct kld_session *ctx, const struct elf_object *obj)
 {
@@ -755,7 +763,7 @@ static void bind_variants(struct kld_session *ctx, const struct elf_object *obj)
         return;
     for (uint32_t i = 0; i < obj->base.nglobals; i++)
         if (KLD_NAME_CLASS(obj->base.classes[i]) != KLD_NAME_IGNORED &&
-            (obj->syms[obj->first_global + i].st_other & bit))
+            (obj->syms[symbol_number(&obj->base, i)].st_other & bit))
             atomic_fetch_or_explicit(&ctx->symbols[obj->base.ids[i]].other, bit,
                                      memory_order_relaxed);
 }
@@ -770,15 +778,13 @@ void elf_bind(struct kld_session *ctx, struct kld_worker *worker, struct kld_fil
         struct kld_symbol *sym = &ctx->symbols[file->ids[i]];
         file->classes[i] |= KLD_NAME_WON;
         sym->file = file;
-        sym->index = i;
-        if (file->kind == KLD_FILE_INTERNAL) {
+        sym->index = symbol_number(file, i);
+        if (file->kind == KLD_FILE_INTERNAL)
             sym->kind = KLD_SYM_ABSOLUTE; /* until kld_assign_bind */
-        } else if (file->kind == KLD_FILE_SHARED) {
-            bind_shared_symbol(elf_shared(file), i, sym);
-        } else {
-            sym->index += elf_object(file)->first_global;
+        else if (file->kind == KLD_FILE_SHARED)
+            bind_shared_symbol(elf_shared(file), sym->index, sym);
+        else
             bind_object_symbol(elf_object(file), sym->index, sym);
-        }
     }
     if (file->kind != KLD_FILE_INTERNAL)
         bind_variants(ctx, elf_object(file));

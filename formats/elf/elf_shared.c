@@ -78,7 +78,7 @@ static bool read_dynamic(struct kld_session *ctx, struct kld_worker *worker, str
     return true;
 }
 
-static uint8_t classify_shared(const struct elf_shared *lib, uint32_t i)
+uint8_t elf_shared_class(const struct elf_shared *lib, uint32_t i)
 {
     const elf_sym *sym = &lib->obj.syms[i];
     unsigned bind = ELF64_ST_BIND(sym->st_info), vis = ELF64_ST_VISIBILITY(sym->st_other);
@@ -91,36 +91,83 @@ static uint8_t classify_shared(const struct elf_shared *lib, uint32_t i)
     return bind == STB_WEAK ? KLD_NAME_DEF_WEAK : KLD_NAME_DEF;
 }
 
+bool elf_shared_is_hidden(const struct elf_shared *lib, uint32_t i)
+{
+    return lib->versym && (lib->versym[i] & 0x8000) && lib->obj.syms[i].st_shndx != SHN_UNDEF;
+}
+
+struct kld_str elf_shared_version(const struct elf_shared *lib, uint32_t i)
+{
+    uint32_t v = lib->versym ? lib->versym[i] & 0x7fffu : 0;
+    return v < lib->nversions ? lib->versions[v] : (struct kld_str){"", 0};
+}
+
+struct kld_str elf_shared_name_at(const struct elf_shared *lib, uint32_t k)
+{
+    if (lib->hidden_names && lib->hidden_names[k])
+        return kld_str(lib->hidden_names[k]);
+    return kld_str((const char *)lib->obj.strtab.ptr + lib->obj.syms[lib->numbers[k]].st_name);
+}
+
+/* Makes room for so many names. */
+static void reserve(struct kld_arena *arena, struct elf_shared *lib, uint32_t cap)
+{
+    struct kld_file *file = &lib->obj.base;
+    struct kld_file old = *file;
+    const uint32_t *numbers = lib->numbers;
+    const char **hidden = lib->hidden_names;
+    file->ids = KLD_NEW_ARRAY(arena, kld_symid, cap);
+    file->classes = KLD_NEW_ARRAY(arena, uint8_t, cap);
+    lib->numbers = KLD_NEW_ARRAY(arena, uint32_t, cap);
+    lib->names_cap = cap;
+    if (hidden)
+        lib->hidden_names = KLD_NEW_ARRAY(arena, const char *, cap);
+    if (!old.nnames)
+        return;
+    memcpy(file->ids, old.ids, old.nnames * sizeof(*file->ids));
+    memcpy(file->classes, old.classes, old.nnames);
+    memcpy(lib->numbers, numbers, old.nnames * sizeof(*numbers));
+    if (hidden)
+        memcpy(lib->hidden_names, hidden, old.nnames * sizeof(*hidden));
+}
+
 /* A definition that is not of the default version is known as name@version only. */
-static void name_hidden_versions(struct kld_worker *worker, struct elf_shared *lib)
+static void name_hidden_version(struct kld_arena *arena, struct elf_shared *lib, uint32_t k)
+{
+    uint32_t i = lib->numbers[k];
+    if (!lib->hidden_names)
+        lib->hidden_names = KLD_NEW_ARRAY(arena, const char *, lib->names_cap);
+    lib->hidden_names[k] = kld_arena_printf(
+        arena, "%s@%.*s", (const char *)lib->obj.strtab.ptr + lib->obj.syms[i].st_name,
+        KLD_FMT(elf_shared_version(lib, i)));
+}
+
+bool elf_shared_add(struct kld_session *ctx, struct kld_arena *arena, struct elf_shared *lib,
+                    uint32_t i)
 {
     struct elf_object *obj = &lib->obj;
-    if (!lib->versym)
-        return;
-    for (uint32_t i = 0; i < obj->nsyms; i++) {
-        uint16_t v = lib->versym[i];
-        if (!(v & 0x8000) || obj->syms[i].st_shndx == SHN_UNDEF ||
-            KLD_NAME_CLASS(obj->base.classes[i]) == KLD_NAME_IGNORED)
-            continue;
-        if (!lib->hidden_names)
-            lib->hidden_names = KLD_NEW_ARRAY(&worker->arena, const char *, obj->nsyms);
-        struct kld_str version =
-            (v & 0x7fffu) < lib->nversions ? lib->versions[v & 0x7fff] : (struct kld_str){"", 0};
-        lib->hidden_names[i] = kld_arena_printf(
-            &worker->arena, "%s@%.*s", (const char *)obj->strtab.ptr + obj->syms[i].st_name,
-            KLD_FMT(version));
+    if (obj->syms[i].st_name >= obj->strtab.len) {
+        kld_bad_file(ctx, &obj->base, "symbol %u: name at 0x%x lies outside the string table", i,
+                     obj->syms[i].st_name);
+        return false;
     }
+    uint8_t class = elf_shared_class(lib, i);
+    if (class == KLD_NAME_IGNORED)
+        return true;
+    uint32_t k = obj->base.nnames;
+    if (k == lib->names_cap)
+        reserve(arena, lib, KLD_MAX(2 * k, 16u));
+    obj->base.nglobals = obj->base.nnames = k + 1;
+    obj->base.classes[k] = class;
+    obj->st_other |= obj->syms[i].st_other;
+    lib->numbers[k] = i;
+    if (elf_shared_is_hidden(lib, i))
+        name_hidden_version(arena, lib, k);
+    return true;
 }
 
-struct kld_str elf_shared_name_at(const struct elf_shared *lib, uint32_t i)
-{
-    if (lib->hidden_names && lib->hidden_names[i])
-        return kld_str(lib->hidden_names[i]);
-    return kld_str((const char *)lib->obj.strtab.ptr + lib->obj.syms[i].st_name);
-}
-
-static bool read_dynsym(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib,
-                        uint32_t shndx, uint32_t versym)
+static bool read_dynsym(struct kld_session *ctx, struct elf_shared *lib, uint32_t shndx,
+                        uint32_t versym)
 {
     struct elf_object *obj = &lib->obj;
     const elf_shdr *sh = &obj->shdrs[shndx];
@@ -144,19 +191,19 @@ static bool read_dynsym(struct kld_session *ctx, struct kld_worker *worker, stru
         }
         lib->versym = (const void *)bytes.ptr;
     }
-    obj->base.nglobals = obj->base.nnames = obj->nsyms;
-    obj->base.ids = KLD_NEW_ARRAY(&worker->arena, kld_symid, obj->nsyms);
-    obj->base.classes = KLD_NEW_ARRAY(&worker->arena, uint8_t, obj->nsyms);
-    for (uint32_t i = 0; i < obj->nsyms; i++) {
-        if (obj->syms[i].st_name >= obj->strtab.len) {
-            kld_bad_file(ctx, &obj->base, "symbol %u: name at 0x%x lies outside the string table",
-                         i, obj->syms[i].st_name);
+    return true;
+}
+
+/* Those that are not looked up when something mentions them (elf_lookup.c). */
+static bool list_names(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib,
+                       uint32_t gnu_hash)
+{
+    bool some = gnu_hash && elf_lookup_begin(ctx, worker, lib, gnu_hash);
+    uint32_t end = some ? lib->hash.first : lib->obj.nsyms;
+    reserve(&worker->arena, lib, end);
+    for (uint32_t i = 0; i < end; i++)
+        if (!elf_shared_add(ctx, &worker->arena, lib, i))
             return false;
-        }
-        obj->base.classes[i] = classify_shared(lib, i);
-        obj->st_other |= obj->syms[i].st_other;
-    }
-    name_hidden_versions(worker, lib);
     return true;
 }
 
@@ -171,13 +218,14 @@ static bool parse(struct kld_session *ctx, struct kld_worker *worker, struct elf
     struct elf_object *obj = &lib->obj;
     if (!elf_read_headers(ctx, obj))
         return false;
-    uint32_t dynsym = 0, versym = 0, verdef = 0, dynamic = 0;
+    uint32_t dynsym = 0, versym = 0, verdef = 0, dynamic = 0, gnu_hash = 0;
     for (uint32_t i = 1; i < obj->nshdrs; i++) {
         switch (obj->shdrs[i].sh_type) {
         case SHT_DYNSYM: dynsym = i; break;
         case SHT_GNU_versym: versym = i; break;
         case SHT_GNU_verdef: verdef = i; break;
         case SHT_DYNAMIC: dynamic = i; break;
+        case SHT_GNU_HASH: gnu_hash = i; break;
         }
     }
     if (!dynamic) {
@@ -188,7 +236,8 @@ static bool parse(struct kld_session *ctx, struct kld_worker *worker, struct elf
         return false;
     if (verdef && !read_verdef(ctx, worker, lib, verdef))
         return false;
-    return !dynsym || read_dynsym(ctx, worker, lib, dynsym, versym);
+    return !dynsym ||
+           (read_dynsym(ctx, lib, dynsym, versym) && list_names(ctx, worker, lib, gnu_hash));
 }
 
 void elf_parse_shared(struct kld_session *ctx, struct kld_worker *worker, struct elf_shared *lib)
@@ -197,7 +246,7 @@ void elf_parse_shared(struct kld_session *ctx, struct kld_worker *worker, struct
     lib->versions = NULL;
     if (!parse(ctx, worker, lib)) {
         obj->base.broken = true;
-        obj->base.nnames = obj->base.nglobals = 0;
+        obj->base.nnames = obj->base.nglobals = obj->base.unlisted = 0;
         obj->nsyms = 0;
     }
     /* As GNU ld: a library without a soname is recorded as it was named on the command line. */

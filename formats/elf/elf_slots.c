@@ -150,11 +150,11 @@ static void give_copy(struct kld_session *ctx, struct kld_symbol *sym)
     struct kld_atom *atom =
         kld_atom_new(ctx, section, KLD_ATOM_ALLOC | KLD_ATOM_WRITE | KLD_ATOM_ZERO,
                      copy_alignment(lib, sym), sym->size);
-    for (uint32_t i = 1; i < lib->obj.nsyms; i++) {
-        if (lib->obj.syms[i].st_value != address || lib->obj.syms[i].st_shndx == SHN_UNDEF ||
-            KLD_NAME_CLASS(lib->obj.base.classes[i]) == KLD_NAME_IGNORED)
+    for (uint32_t k = 0; k < lib->obj.base.nnames; k++) {
+        const elf_sym *from = &lib->obj.syms[lib->numbers[k]];
+        if (from->st_value != address || from->st_shndx == SHN_UNDEF)
             continue;
-        struct kld_symbol *alias = &ctx->symbols[lib->obj.base.ids[i]];
+        struct kld_symbol *alias = &ctx->symbols[lib->obj.base.ids[k]];
         if (alias != sym && alias->file == &lib->obj.base && alias->kind == KLD_SYM_IMPORTED &&
             alias->type != KLD_TYPE_TLS)
             copy_alias(ctx, alias, atom);

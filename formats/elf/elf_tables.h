@@ -52,8 +52,9 @@ void elf_dynrel_of_file(struct kld_session *ctx, const struct elf_object *obj,
                         elf_dynrel_list *out);
 void elf_put_rela(uint8_t *out, const struct elf_dynrel_entry *e);
 
-/* elf_dynsym.c: the hash function of the gABI, for .hash and for names of versions */
+/* elf_dynsym.c: the hash functions: of the gABI, for .hash and for names of versions; for .gnu.hash */
 uint32_t elf_sysv_hash(struct kld_str name);
+uint32_t elf_gnu_hash(struct kld_str name);
 
 /* elf_dynsym.c: .dynsym, .dynstr, .hash, .gnu.hash */
 void elf_dynsym_synth(struct kld_session *ctx);
