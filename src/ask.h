@@ -12,9 +12,9 @@
 struct kld_ask {
     KLD_VEC(struct kld_file *) libraries; /* that are asked */
     KLD_VEC(struct kld_file *) listed;    /* that have listed their names for the last files */
-    uint64_t mentions;                    /* names of objects so far, each time counted */
-    bool *asked;                          /* by id, whether the libraries have been */
-    uint32_t limit;                       /* ids for which there is room in it */
+    uint64_t mentions; /* names of objects so far, each time counted, and those expected */
+    bool *asked;       /* by id, whether the libraries have been */
+    uint32_t limit;    /* ids for which there is room in it */
 };
 
 /* The source of the names of a file that has been parsed. */

@@ -903,6 +903,14 @@ static void expect(struct loader *l)
         kld_worker_expect_much(kld_pool_worker(ctx, w));
 }
 
+/* Members that join later mention names as well: with optimized code, of one in eight members about one in 4 KiB of
+ * the archives. */
+static void expect_mentions(struct loader *l)
+{
+    for (size_t i = 0; i < l->archives.len; i++)
+        l->ask.mentions += l->archives.data[i]->archive.bytes.len / 4096;
+}
+
 void kld_load(struct kld_session *ctx)
 {
     struct kld_resolver *r = ctx->resolver = KLD_NEW(&ctx->arena, struct kld_resolver);
@@ -917,6 +925,7 @@ void kld_load(struct kld_session *ctx)
     }
     finish_walks(&l);
     expect(&l);
+    expect_mentions(&l);
     intern_wraps(ctx);
     kld_builtin_names(ctx);
     ctx->format->builtin_names(ctx);

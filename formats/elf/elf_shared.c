@@ -131,15 +131,20 @@ static void reserve(struct kld_arena *arena, struct elf_shared *lib, uint32_t ca
         memcpy(lib->hidden_names, hidden, old.nnames * sizeof(*hidden));
 }
 
-/* A definition that is not of the default version is known as name@version only. */
+/* A definition that is not of the default version is known as name@version only. (A third of libc's are such; printf
+ * would take most of the time that it takes to list them.) */
 static void name_hidden_version(struct kld_arena *arena, struct elf_shared *lib, uint32_t k)
 {
     uint32_t i = lib->numbers[k];
+    struct kld_str name = kld_str((const char *)lib->obj.strtab.ptr + lib->obj.syms[i].st_name),
+                   version = elf_shared_version(lib, i);
+    char *text = KLD_NEW_ARRAY(arena, char, name.len + 1 + version.len + 1);
+    memcpy(text, name.ptr, name.len);
+    text[name.len] = '@';
+    memcpy(text + name.len + 1, version.ptr, version.len);
     if (!lib->hidden_names)
         lib->hidden_names = KLD_NEW_ARRAY(arena, const char *, lib->names_cap);
-    lib->hidden_names[k] = kld_arena_printf(
-        arena, "%s@%.*s", (const char *)lib->obj.strtab.ptr + lib->obj.syms[i].st_name,
-        KLD_FMT(elf_shared_version(lib, i)));
+    lib->hidden_names[k] = text;
 }
 
 bool elf_shared_add(struct kld_session *ctx, struct kld_arena *arena, struct elf_shared *lib,
