@@ -10,7 +10,7 @@ struct kld_arena_block {
 /* Small ones, so that running out of memory can be tested at many places. */
 enum { FIRST_BLOCK = 2 << 10, LARGEST_BLOCK = 32 << 10, HEADER = 64 };
 #else
-enum { FIRST_BLOCK = 64 << 10, LARGEST_BLOCK = 4 << 20, HEADER = 64 };
+enum { FIRST_BLOCK = 16 << 10, LARGEST_BLOCK = 4 << 20, HEADER = 64 };
 #endif
 
 /* AddressSanitizer is told what of a block is in use, and sees a write behind it. */

@@ -94,8 +94,8 @@ static double seconds(clockid_t clock)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Runs one pass and hands out what it had to say. False: there were errors, stop here. */
-static bool pass(struct kld_session *ctx, const char *name, void (*run)(struct kld_session *))
+/* --time. (To ask for the CPU time of a process is a system call.) */
+static void run_timed(struct kld_session *ctx, const char *name, void (*run)(struct kld_session *))
 {
     double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
     run(ctx);
@@ -103,6 +103,15 @@ static bool pass(struct kld_session *ctx, const char *name, void (*run)(struct k
     timing->name = name;
     timing->wall = seconds(CLOCK_MONOTONIC) - wall;
     timing->cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+}
+
+/* Runs one pass and hands out what it had to say. False: there were errors, stop here. */
+static bool pass(struct kld_session *ctx, const char *name, void (*run)(struct kld_session *))
+{
+    if (ctx->options.time)
+        run_timed(ctx, name, run);
+    else
+        run(ctx);
     kld_io_trim(ctx);
     return kld_checkpoint(ctx);
 }

@@ -262,6 +262,16 @@ static void finish_walks(struct loader *l)
             *kld_vec_push(l->scratch, &l->parse_queue) = l->inputs.data[i].file;
 }
 
+/* Given again, as compilers do with libgcc.a, an archive adds nothing: members are taken for names that become
+ * undefined later as well. */
+static bool is_known_archive(const struct loader *l, struct kld_bytes bytes)
+{
+    for (size_t i = 0; i < l->archives.len; i++)
+        if (l->archives.data[i]->archive.bytes.ptr == bytes.ptr)
+            return true;
+    return false;
+}
+
 static void add_archive(struct loader *l, const struct kld_input_file *from, struct kld_bytes bytes)
 {
     struct kld_session *ctx = l->ctx;
@@ -276,6 +286,8 @@ static void add_archive(struct loader *l, const struct kld_input_file *from, str
         add_members(l, from, &archive, !(from->flags & KLD_INPUT_WHOLE_ARCHIVE));
         return;
     }
+    if (is_known_archive(l, bytes))
+        return;
     struct kld_archive_input *in = KLD_NEW(&ctx->arena, struct kld_archive_input);
     in->from = *from;
     in->archive = archive;
@@ -903,12 +915,11 @@ static void expect(struct loader *l)
         kld_worker_expect_much(kld_pool_worker(ctx, w));
 }
 
-/* Members that join later mention names as well: with optimized code, of one in eight members about one in 4 KiB of
- * the archives. */
+/* Members that join later mention names as well: about one in 16 KiB of all archives, if they are few of many. */
 static void expect_mentions(struct loader *l)
 {
     for (size_t i = 0; i < l->archives.len; i++)
-        l->ask.mentions += l->archives.data[i]->archive.bytes.len / 4096;
+        l->ask.mentions += l->archives.data[i]->archive.bytes.len / (16 << 10);
 }
 
 void kld_load(struct kld_session *ctx)

@@ -18,14 +18,19 @@ enum { CHUNK = 512 << 10, HASHED = 128 << 10, HASH_SIZE = 16 };
 
 enum { MOST_PENDING = 16, ROOM = 4 * CHUNK };
 
+/* Chunks that follow one another, no further apart than NEAR in the file, are written together, if there are less bytes
+ * of them than FEW: of a hello world, which has thirty sections, that is one write instead of thirty. */
+enum { NEAR = 4 << 10, FEW = 128 << 10 };
+
 /* What a thread has composed, one behind the other in its buffer. */
 struct pending {
-    struct {
+    struct run {
         uint64_t offset; /* in the file */
         const uint8_t *bytes;
         size_t size;
     } list[MOST_PENDING];
-    size_t n, used;
+    size_t n, used, size;
+    size_t next; /* the chunk that follows the last one */
 };
 
 struct writer {
@@ -178,21 +183,51 @@ static void flush(struct kld_session *ctx, struct pending *p)
 {
     for (size_t i = 0; i < p->n; i++)
         kld_output_write(ctx, &ctx->output, p->list[i].offset, p->list[i].bytes, p->list[i].size);
-    p->n = p->used = 0;
+    p->n = p->used = p->size = 0;
+}
+
+/* Where in the buffer a chunk is composed: behind the one before it as in the file, if that is there and near, with
+ * zeros between; else at a multiple of 64 as its offset (some write their tables as words). */
+static size_t place_in_buffer(const struct pending *p, uint8_t *buffer, size_t chunk,
+                              uint64_t offset)
+{
+    const struct run *last = p->n ? &p->list[p->n - 1] : NULL;
+    uint64_t end = last ? last->offset + last->size : 0;
+    if (last && chunk == p->next && last->bytes + last->size == buffer + p->used && offset >= end &&
+        offset - end < NEAR) {
+        memset(buffer + p->used, 0, offset - end);
+        return p->used + (offset - end);
+    }
+    return kld_align_up(p->used, 64) + offset % 64;
 }
 
 static uint8_t *compose_chunk(struct kld_session *ctx, struct kld_worker *worker, struct writer *w,
-                              const struct kld_chunk *c, size_t size)
+                              size_t chunk, size_t size)
 {
     struct pending *p = &w->pending[worker->index];
-    struct kld_chunk part = *c;
-    part.limit = c->start + size;
-    if (p->used + size > w->room)
+    struct kld_chunk part = w->chunks.data[chunk];
+    part.limit = part.start + size;
+    if (p->used + NEAR + size > w->room)
         flush(ctx, p);
-    uint8_t *out = kld_worker_buffer(worker, KLD_MAX(size, w->room)) + p->used;
-    kld_chunk_compose(ctx, worker, &part, out);
-    p->used += kld_align_up(size, 64); /* some write their tables as words */
-    return out;
+    uint8_t *buffer = kld_worker_buffer(worker, KLD_MAX(NEAR + size, w->room));
+    size_t at = place_in_buffer(p, buffer, chunk, part.section->offset + part.start);
+    kld_chunk_compose(ctx, worker, &part, buffer + at);
+    p->used = at + size;
+    return buffer + at;
+}
+
+/* `placed`: by place_in_buffer, so that what is between it and the one before is zero. */
+static void add_pending(struct pending *p, size_t chunk, uint64_t offset, const uint8_t *bytes,
+                        size_t size, bool placed)
+{
+    struct run *last = p->n ? &p->list[p->n - 1] : NULL;
+    uint64_t step = last ? offset - last->offset : 0;
+    if (placed && last && chunk == p->next && (uintptr_t)bytes - (uintptr_t)last->bytes == step)
+        last->size = step + size;
+    else
+        p->list[p->n++] = (struct run){offset, bytes, size};
+    p->size += size;
+    p->next = chunk + 1;
 }
 
 static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
@@ -201,16 +236,17 @@ static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void
     const struct kld_chunk *c = &w->chunks.data[i];
     struct pending *p = &w->pending[worker->index];
     size_t size = written_size(ctx, c);
-    const uint8_t *bytes = bytes_of(c, size);
+    const uint8_t *bytes = size > FEW ? bytes_of(c, size) : NULL;
     if (!size)
         return;
-    if (!bytes)
-        bytes = compose_chunk(ctx, worker, w, c, size);
+    bool placed = !bytes;
+    if (placed)
+        bytes = compose_chunk(ctx, worker, w, i, size);
     if (w->hashes)
         hash_parts(w->hashes + w->first_part[i] * HASH_SIZE, bytes, size);
-    p->list[p->n].offset = c->section->offset + c->start;
-    p->list[p->n].bytes = bytes;
-    p->list[p->n++].size = size;
+    add_pending(p, i, c->section->offset + c->start, bytes, size, placed);
+    if (p->size < FEW && p->n < MOST_PENDING)
+        return;
     bool waits = atomic_exchange(&w->busy, true);
     if (!waits || p->n == MOST_PENDING)
         flush(ctx, p);
@@ -261,7 +297,8 @@ static bool fills_file(const struct kld_session *ctx, const struct writer *w)
 
 void kld_write(struct kld_session *ctx)
 {
-    struct writer w = {.room = ctx->options.memory_limit ? 0 : KLD_MIN(ctx->file_size, ROOM)};
+    struct writer w = {
+        .room = ctx->options.memory_limit ? 0 : KLD_MIN(ctx->file_size + 2 * NEAR, ROOM)};
     w.pending = KLD_NEW_ARRAY(&ctx->arena, struct pending, kld_pool_size(ctx));
     for (uint32_t i = 0; i < ctx->norder; i++)
         if (!(ctx->order[i]->flags & KLD_ATOM_ZERO))
