@@ -224,7 +224,7 @@ uint8_t *kld_worker_buffer(struct kld_worker *worker, size_t size)
     if (worker->buffer)
         from->free(from->context, worker->buffer, worker->buffer_size);
     size_t wanted = KLD_MAX(size, worker->buffer_size + worker->buffer_size / 2);
-    wanted = KLD_MAX(wanted, (size_t)64 << 10);
+    wanted = KLD_MAX(wanted, (size_t)16 << 10);
     worker->buffer_size = 0;
     worker->buffer = from->alloc(from->context, wanted);
     if (!worker->buffer)
