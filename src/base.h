@@ -38,6 +38,12 @@ static inline unsigned kld_log2(uint64_t value)
     return 63u - (unsigned)__builtin_clzll(value);
 }
 
+/* An addend from a file may be anything: it wraps, as addresses do. */
+static inline int64_t kld_add_wrapping(int64_t addend, uint64_t value)
+{
+    return (int64_t)((uint64_t)addend + value);
+}
+
 struct kld_session;
 
 #endif

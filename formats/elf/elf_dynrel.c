@@ -139,7 +139,7 @@ static struct elf_dynrel_entry make_entry(const struct kld_session *ctx,
     const struct elf_target t = elf_resolve(ctx, obj, ELF64_R_SYM(rel->r_info), rel->r_addend);
     if (part == ELF_RELA_IRELATIVE) {
         e.type = arch->r_irelative;
-        e.addend += (int64_t)(t.sym ? resolver_address(t.sym) : t.value);
+        e.addend = kld_add_wrapping(e.addend, t.sym ? resolver_address(t.sym) : t.value);
         return e;
     }
     e.dynsym = dynsym_of(ctx, t.sym);
@@ -147,7 +147,7 @@ static struct elf_dynrel_entry make_entry(const struct kld_session *ctx,
     case ELF_DYNREL_TPOFF:
         e.type = arch->r_tpoff;
         if (!e.dynsym)
-            e.addend += (int64_t)(t.value - elf->tls_start);
+            e.addend = kld_add_wrapping(e.addend, t.value - elf->tls_start);
         break;
     case ELF_DYNREL_DTPMOD:
         e.type = arch->r_dtpmod;

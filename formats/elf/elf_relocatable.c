@@ -242,7 +242,7 @@ static uint32_t translate_section(const struct kld_session *ctx, const struct el
     if (t.discarded || !t.atom)
         return 0;
     const struct kld_section *section = section_of(ctx, t.atom);
-    *addend += (int64_t)(t.value - section->addr);
+    *addend = kld_add_wrapping(*addend, t.value - section->addr);
     return elf_symtab_section(ctx, section);
 }
 
