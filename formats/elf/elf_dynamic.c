@@ -78,10 +78,11 @@ static void put_depaudit(struct kld_session *ctx)
     kld_text_list list = {0};
     for (size_t i = 0; i < ctx->options.depaudit.len; i++)
         *kld_vec_push(&ctx->arena, &list) = ctx->options.depaudit.data[i];
-    for (uint32_t f = 0; f < ctx->nfiles; f++)
-        if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed &&
-            elf_shared(ctx->files[f])->audit)
-            *kld_vec_push(&ctx->arena, &list) = elf_shared(ctx->files[f])->audit;
+    for (uint32_t f = 0; f < ctx->nfiles; f++) {
+        const struct elf_shared *lib = elf_needed_library(ctx, f);
+        if (lib && lib->audit)
+            *kld_vec_push(&ctx->arena, &list) = lib->audit;
+    }
     if (list.len)
         put_text(ctx, DT_DEPAUDIT, join(ctx, &list));
 }
@@ -94,8 +95,8 @@ static void put_libraries(struct kld_session *ctx)
     for (size_t i = 0; i < o->auxiliary.len; i++)
         put_text(ctx, DT_AUXILIARY, o->auxiliary.data[i]);
     for (uint32_t f = 0; f < ctx->nfiles; f++)
-        if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed)
-            put_text(ctx, DT_NEEDED, elf_shared(ctx->files[f])->soname);
+        if (elf_needed_library(ctx, f))
+            put_text(ctx, DT_NEEDED, elf_needed_library(ctx, f)->soname);
     if (elf_state(ctx)->is_shared && o->soname)
         put_text(ctx, DT_SONAME, o->soname);
     if (o->audit.len)

@@ -252,6 +252,13 @@ struct elf_shared {
     uint64_t *listed; /* bits, by symbol from hash.first on */
 };
 
+/* File number f of the link if it is a library that is needed, else NULL. */
+static inline struct elf_shared *elf_needed_library(const struct kld_session *ctx, uint32_t f)
+{
+    struct kld_file *file = ctx->files[f];
+    return file->kind == KLD_FILE_SHARED && file->needed ? (struct elf_shared *)file : NULL;
+}
+
 /* elf_shared.c: what the library says of symbol i (enum kld_name_class); whether it is known as name@version only;
  * its version, which may be empty. */
 uint8_t elf_shared_class(const struct elf_shared *lib, uint32_t i);

@@ -326,8 +326,8 @@ static void drop_unneeded(struct kld_session *ctx)
     for (bool more = true; more;) {
         more = false;
         for (uint32_t f = 0; f < ctx->nfiles; f++)
-            if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed)
-                more |= need_for(ctx, elf_shared(ctx->files[f]));
+            if (elf_needed_library(ctx, f))
+                more |= need_for(ctx, elf_needed_library(ctx, f));
     }
 }
 
@@ -351,8 +351,7 @@ static bool has_all_needed(const struct kld_session *ctx, const struct elf_share
 static bool has_all_libraries(const struct kld_session *ctx)
 {
     for (uint32_t f = 0; f < ctx->nfiles; f++)
-        if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed &&
-            !has_all_needed(ctx, elf_shared(ctx->files[f])))
+        if (elf_needed_library(ctx, f) && !has_all_needed(ctx, elf_needed_library(ctx, f)))
             return false;
     return true;
 }
@@ -378,8 +377,8 @@ static void check_libraries(struct kld_session *ctx)
     if (!check || !has_all_libraries(ctx))
         return;
     for (uint32_t f = 0; f < ctx->nfiles; f++)
-        if (ctx->files[f]->kind == KLD_FILE_SHARED && ctx->files[f]->needed)
-            check_library(ctx, elf_shared(ctx->files[f]));
+        if (elf_needed_library(ctx, f))
+            check_library(ctx, elf_needed_library(ctx, f));
 }
 
 /* ---- exported, imported, preemptible ---- */

@@ -421,10 +421,8 @@ static void make_verdef(struct kld_session *ctx)
 static void need_relr(struct kld_session *ctx)
 {
     for (uint32_t f = 0; f < ctx->nfiles; f++) {
-        struct elf_shared *lib = elf_shared(ctx->files[f]);
-        if (ctx->files[f]->kind != KLD_FILE_SHARED || !ctx->files[f]->needed)
-            continue;
-        for (uint32_t k = 2; k < lib->nversions; k++)
+        const struct elf_shared *lib = elf_needed_library(ctx, f);
+        for (uint32_t k = 2; lib && k < lib->nversions; k++)
             if (kld_str_is(lib->versions[k], "GLIBC_ABI_DT_RELR"))
                 lib->need_index[k] = 1;
     }
