@@ -21,11 +21,11 @@ static void list_names(struct kld_session *ctx, struct kld_worker *w, void *arg,
     ctx->format->list(ctx, w, file);
 }
 
-/* To intern a name takes about five times as long as to ask a library for one, and in small links about every other
- * mention is of a name that was not mentioned before. */
+/* With Rust's hello world, whose files mention six times as many names as libc.so.6 has, the link takes the same time
+ * either way. */
 static bool is_better_listed(const struct kld_ask *ask, const struct kld_file *lib)
 {
-    return ask->mentions > 2 * (uint64_t)lib->unlisted;
+    return ask->mentions > 4 * (uint64_t)lib->unlisted;
 }
 
 size_t kld_ask_begin(struct kld_session *ctx, struct kld_arena *scratch, struct kld_ask *ask,

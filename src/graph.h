@@ -218,10 +218,9 @@ struct kld_file {
     kld_symid puller;     /* lazy: the name for which it was taken */
     uint32_t nnames;      /* names of global symbols, then signatures of groups */
     uint32_t nglobals;
-    uint32_t
-        unlisted; /* shared: so many definitions may not be among the names, as nothing mentions them */
-    kld_symid *ids;   /* [nnames] */
-    uint8_t *classes; /* [nnames] enum kld_name_class | visibility << 4 */
+    uint32_t unlisted; /* shared: so many definitions may be no names yet (kld_format_ops.list) */
+    kld_symid *ids;    /* [nnames] */
+    uint8_t *classes;  /* [nnames] enum kld_name_class | visibility << 4 */
     uint32_t ngroups;
     struct kld_group *groups;
     uint32_t natoms;

@@ -143,12 +143,13 @@ def test_common_symbol_and_members(t):
 def test_library_lists_its_names_when_much_asks_for_them(t):
     """A member mentions far more names than the library has: that is not known before."""
     wide(t, 'liba.so', 'int a(void) { return 4; }')
-    names = ''.join(f'.8byte filler_{i}; .weak nowhere_{i}, none_{i}; .8byte nowhere_{i}, none_{i}\n'
+    names = ''.join(f'.8byte filler_{i}\n'
+                    + ''.join(f'.weak none_{i}_{k}; .8byte none_{i}_{k}\n' for k in range(5))
                     for i in range(FILLERS))
     t.ar('libm.a', t.asm('member.o', f'.data; .globl member; member:\n{names}'))
     t.ar('liblate.a', t.cc('late.o', 'int late_was_linked; void filler_9(void) {}'))
     m = t.cc('m.o', 'extern void *member[], *filler_7[]; int a(void);'
-                    'int main(void) { return a() + (member[3 * 7] == (void *)filler_7); }')
+                    'int main(void) { return a() + (member[6 * 7] == (void *)filler_7); }')
     link(t, m, 'libm.a', 'liba.so', 'liblate.a')
     assert not t.elf('app').symbol('late_was_linked')
     t.run('app', status=5)
