@@ -43,8 +43,12 @@ struct kld_chunk {
 };
 typedef KLD_VEC(struct kld_chunk) kld_chunk_list;
 
-/* Cuts a section up. */
-void kld_chunks_add(struct kld_arena *arena, kld_chunk_list *chunks, struct kld_section *section);
+/* Bytes of a chunk, about, unless it is one larger atom. */
+#define KLD_CHUNK ((uint64_t)512 << 10)
+
+/* Cuts a section up, into chunks of about `size` bytes. */
+void kld_chunks_add(struct kld_arena *arena, kld_chunk_list *chunks, struct kld_section *section,
+                    uint64_t size);
 /* Writes the chunk's bytes, limit - start of them, relocated. Addresses are final. */
 void kld_chunk_compose(struct kld_session *ctx, struct kld_worker *worker,
                        const struct kld_chunk *chunk, uint8_t *buffer);

@@ -1,6 +1,6 @@
 /* write.c - the last pass: copy, relocate and write, a chunk at a time, in parallel.
  *
- * A chunk is a run of whole atoms of one section, about CHUNK bytes. A thread composes it in a
+ * A chunk is a run of whole atoms of one section, about CHUNK bytes, or SMALL_CHUNK. A thread composes it in a
  * buffer that stays in its cache, applies the relocations there, hashes it if a build id is
  * wanted, and hands it to the kernel in one write; nothing of the output is ever mapped, which
  * saves the page faults of a fresh shared mapping and keeps the output out of the resident set.
@@ -14,7 +14,10 @@
 #include "src/layout.h"
 #include <xxhash.h>
 
-enum { CHUNK = 512 << 10, HASHED = 128 << 10, HASH_SIZE = 16 };
+enum { CHUNK = (int)KLD_CHUNK, HASHED = 128 << 10, HASH_SIZE = 16 };
+
+/* Of small files chunks are smaller, so that threads share the work, and take less memory to compose them in. */
+enum { SMALL_FILE = 4 << 20, SMALL_CHUNK = 64 << 10 };
 
 enum { MOST_PENDING = 16, ROOM = 4 * CHUNK };
 
@@ -48,14 +51,14 @@ static uint64_t atom_offset(const struct kld_section *s, const struct kld_atom *
     return a->addr - s->addr;
 }
 
-/* The first atom behind number `first` that ends more than CHUNK bytes behind `start`. Atoms are in the order
+/* The first atom behind number `first` that ends more than `size` bytes behind `start`. Atoms are in the order
  * of their addresses; looking at each of them would wait for memory each time. */
-static size_t end_of_chunk(const struct kld_section *s, size_t first, uint64_t start)
+static size_t end_of_chunk(const struct kld_section *s, size_t first, uint64_t start, uint64_t size)
 {
     size_t lo = first + 1, hi = s->atoms.len;
     while (lo < hi) {
         size_t middle = lo + (hi - lo) / 2;
-        if (atom_offset(s, s->atoms.data[middle]) + s->atoms.data[middle]->size - start <= CHUNK)
+        if (atom_offset(s, s->atoms.data[middle]) + s->atoms.data[middle]->size - start <= size)
             lo = middle + 1;
         else
             hi = middle;
@@ -63,7 +66,8 @@ static size_t end_of_chunk(const struct kld_section *s, size_t first, uint64_t s
     return lo;
 }
 
-void kld_chunks_add(struct kld_arena *arena, kld_chunk_list *chunks, struct kld_section *s)
+void kld_chunks_add(struct kld_arena *arena, kld_chunk_list *chunks, struct kld_section *s,
+                    uint64_t size)
 {
     size_t i = 0;
     while (i < s->atoms.len) {
@@ -71,7 +75,7 @@ void kld_chunks_add(struct kld_arena *arena, kld_chunk_list *chunks, struct kld_
         c->section = s;
         c->first = i;
         c->start = i ? atom_offset(s, s->atoms.data[i]) : 0;
-        i = end_of_chunk(s, i, c->start);
+        i = end_of_chunk(s, i, c->start, size);
         c->end = i;
         c->limit = i < s->atoms.len ? atom_offset(s, s->atoms.data[i]) : s->size;
     }
@@ -297,12 +301,14 @@ static bool fills_file(const struct kld_session *ctx, const struct writer *w)
 
 void kld_write(struct kld_session *ctx)
 {
-    struct writer w = {
-        .room = ctx->options.memory_limit ? 0 : KLD_MIN(ctx->file_size + 2 * NEAR, ROOM)};
+    bool small = ctx->file_size < SMALL_FILE;
+    struct writer w = {.room = KLD_MIN(ctx->file_size + 2 * NEAR, small ? 4 * SMALL_CHUNK : ROOM)};
+    if (ctx->options.memory_limit)
+        w.room = 0;
     w.pending = KLD_NEW_ARRAY(&ctx->arena, struct pending, kld_pool_size(ctx));
     for (uint32_t i = 0; i < ctx->norder; i++)
         if (!(ctx->order[i]->flags & KLD_ATOM_ZERO))
-            kld_chunks_add(&ctx->arena, &w.chunks, ctx->order[i]);
+            kld_chunks_add(&ctx->arena, &w.chunks, ctx->order[i], small ? SMALL_CHUNK : CHUNK);
     if (ctx->wants_hashes || ctx->slack)
         number_parts(ctx, &w);
     if (fills_file(ctx, &w))

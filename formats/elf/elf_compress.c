@@ -326,7 +326,7 @@ void elf_compress_debug(struct kld_session *ctx)
     p.memory = p.zstd ? ZSTD_estimateCCtxSize(ZSTD_LEVEL) : DEFLATE_MEMORY;
     for (uint32_t i = 0; i < ctx->norder; i++)
         if (is_candidate(ctx->order[i]))
-            kld_chunks_add(&ctx->arena, &p.chunks, ctx->order[i]);
+            kld_chunks_add(&ctx->arena, &p.chunks, ctx->order[i], KLD_CHUNK);
     p.packed = KLD_NEW_ARRAY(&ctx->arena, struct packed_chunk, p.chunks.len);
     for (size_t i = 0; i < p.chunks.len; i++)
         p.packed[i].last =
