@@ -479,22 +479,25 @@ static void collect_offers(struct loader *l)
 
 /* The steps below go through the names of these files only, one file after the other: with --whole-archive
  * there are few. */
-static void find_mention(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
+static void find_mention(const struct loader *l, struct kld_file *file)
+{
+    for (uint32_t k = 0; k < file->nglobals && !file->meets_lazy; k++)
+        file->meets_lazy = is_offered(l, file->ids[k]);
+}
+
+static void find_mentions(struct kld_session *ctx, struct kld_worker *w, void *arg, size_t i)
 {
     (void)ctx, (void)w;
     const struct batch *b = arg;
-    struct kld_file *file = b->files[i];
-    for (uint32_t k = 0; k < file->nglobals && !file->meets_lazy; k++)
-        file->meets_lazy = is_offered(b->loader, file->ids[k]);
+    find_mention(b->loader, b->files[i]);
 }
 
-/* What these libraries define has become known. */
+/* What these libraries define has become known later than they were parsed. */
 static void meet_libraries(struct loader *l, struct kld_file **libraries, size_t count)
 {
-    struct batch b = {.loader = l, .files = libraries, .nfiles = count};
     for (size_t i = 0; i < count; i++) {
         struct kld_file *lib = libraries[i];
-        find_mention(l->ctx, NULL, &b, i);
+        find_mention(l, lib);
         for (uint32_t k = 0; lib->live && k < lib->nglobals; k++)
             if (KLD_NAME_CLASS(lib->classes[k]) >= KLD_NAME_DEF)
                 l->seen[lib->ids[k]] |= SEEN_DEF;
@@ -527,9 +530,11 @@ static void parse_and_intern(struct loader *l, size_t first, size_t first_archiv
     grow_arrays(l);
     if (!l->offered)
         collect_offers(l);
-    meet_libraries(l, l->ask.libraries.data, l->ask.libraries.len);
-    meet_libraries(l, l->ask.listed.data, l->ask.listed.len);
-    kld_parallel_for(ctx, b.nfiles, 16, find_mention, &b);
+    if (first) { /* libraries are all in the first batch */
+        meet_libraries(l, l->ask.libraries.data, l->ask.libraries.len);
+        meet_libraries(l, l->ask.listed.data, l->ask.listed.len);
+    }
+    kld_parallel_for(ctx, b.nfiles, 16, find_mentions, &b);
 }
 
 /* ---- step 2: guessing ---- */

@@ -190,19 +190,28 @@ static void flush(struct kld_session *ctx, struct pending *p)
     p->n = p->used = p->size = 0;
 }
 
-/* Where in the buffer a chunk is composed: behind the one before it as in the file, if that is there and near, with
- * zeros between; else at a multiple of 64 as its offset (some write their tables as words). */
-static size_t place_in_buffer(const struct pending *p, uint8_t *buffer, size_t chunk,
-                              uint64_t offset)
+static void add_run(struct pending *p, uint64_t offset, const uint8_t *bytes, size_t size)
 {
-    const struct run *last = p->n ? &p->list[p->n - 1] : NULL;
-    uint64_t end = last ? last->offset + last->size : 0;
-    if (last && chunk == p->next && last->bytes + last->size == buffer + p->used && offset >= end &&
-        offset - end < NEAR) {
-        memset(buffer + p->used, 0, offset - end);
-        return p->used + (offset - end);
+    p->list[p->n++] = (struct run){offset, bytes, size};
+}
+
+/* Makes room in the buffer for a chunk: behind the one before it as in the file, if that is there and near, with zeros
+ * between; else at a multiple of 64 as its offset (some write their tables as words). */
+static uint8_t *make_place(struct pending *p, uint8_t *buffer, size_t chunk, uint64_t offset,
+                           size_t size)
+{
+    struct run *last = p->n && chunk == p->next ? &p->list[p->n - 1] : NULL;
+    uint64_t gap = last ? offset - (last->offset + last->size) : 0;
+    if (last && last->bytes + last->size == buffer + p->used && gap < NEAR) {
+        memset(buffer + p->used, 0, gap);
+        p->used += gap;
+        last->size += gap + size;
+    } else {
+        p->used = kld_align_up(p->used, 64) + offset % 64;
+        add_run(p, offset, buffer + p->used, size);
     }
-    return kld_align_up(p->used, 64) + offset % 64;
+    p->used += size;
+    return buffer + p->used - size;
 }
 
 static uint8_t *compose_chunk(struct kld_session *ctx, struct kld_worker *worker, struct writer *w,
@@ -214,24 +223,9 @@ static uint8_t *compose_chunk(struct kld_session *ctx, struct kld_worker *worker
     if (p->used + NEAR + size > w->room)
         flush(ctx, p);
     uint8_t *buffer = kld_worker_buffer(worker, KLD_MAX(NEAR + size, w->room));
-    size_t at = place_in_buffer(p, buffer, chunk, part.section->offset + part.start);
-    kld_chunk_compose(ctx, worker, &part, buffer + at);
-    p->used = at + size;
-    return buffer + at;
-}
-
-/* `placed`: by place_in_buffer, so that what is between it and the one before is zero. */
-static void add_pending(struct pending *p, size_t chunk, uint64_t offset, const uint8_t *bytes,
-                        size_t size, bool placed)
-{
-    struct run *last = p->n ? &p->list[p->n - 1] : NULL;
-    uint64_t step = last ? offset - last->offset : 0;
-    if (placed && last && chunk == p->next && (uintptr_t)bytes - (uintptr_t)last->bytes == step)
-        last->size = step + size;
-    else
-        p->list[p->n++] = (struct run){offset, bytes, size};
-    p->size += size;
-    p->next = chunk + 1;
+    uint8_t *out = make_place(p, buffer, chunk, part.section->offset + part.start, size);
+    kld_chunk_compose(ctx, worker, &part, out);
+    return out;
 }
 
 static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void *arg, size_t i)
@@ -243,12 +237,14 @@ static void write_chunk(struct kld_session *ctx, struct kld_worker *worker, void
     const uint8_t *bytes = size > FEW ? bytes_of(c, size) : NULL;
     if (!size)
         return;
-    bool placed = !bytes;
-    if (placed)
+    if (bytes)
+        add_run(p, c->section->offset + c->start, bytes, size);
+    else
         bytes = compose_chunk(ctx, worker, w, i, size);
+    p->size += size;
+    p->next = i + 1;
     if (w->hashes)
         hash_parts(w->hashes + w->first_part[i] * HASH_SIZE, bytes, size);
-    add_pending(p, i, c->section->offset + c->start, bytes, size, placed);
     if (p->size < FEW && p->n < MOST_PENDING)
         return;
     bool waits = atomic_exchange(&w->busy, true);

@@ -59,12 +59,17 @@ bool elf_lookup_begin(struct kld_session *ctx, struct kld_worker *worker, struct
     return true;
 }
 
+static bool is_listed(const struct elf_shared *lib, uint32_t i)
+{
+    return lib->listed[i / 64] >> i % 64 & 1;
+}
+
 void elf_list(struct kld_session *ctx, struct kld_worker *worker, struct kld_file *file)
 {
     struct elf_shared *lib = elf_shared(file);
     file->unlisted = 0;
     for (uint32_t i = lib->hash.first; i < lib->obj.nsyms; i++)
-        if (!(lib->listed[i / 64] >> i % 64 & 1))
+        if (!is_listed(lib, i))
             elf_shared_add(ctx, &worker->arena, lib, i);
 }
 
@@ -106,11 +111,10 @@ static void add_question(struct kld_session *ctx, struct kld_arena *scratch, que
 static void answer(struct kld_session *ctx, struct elf_shared *lib, uint32_t i, kld_symid id)
 {
     struct kld_file *file = &lib->obj.base;
-    uint64_t bit = 1ull << i % 64;
     uint32_t before = file->nnames;
-    if (lib->listed[i / 64] & bit)
+    if (is_listed(lib, i))
         return;
-    lib->listed[i / 64] |= bit;
+    lib->listed[i / 64] |= 1ull << i % 64;
     elf_shared_add(ctx, &ctx->arena, lib, i);
     if (file->nnames > before)
         file->ids[before] = id;
@@ -198,7 +202,7 @@ static void add_aliases(struct kld_session *ctx, struct kld_arena *scratch, stru
     struct addresses variables = {.filter = 0};
     find_variables(scratch, lib, first, &variables);
     for (uint32_t i = lib->hash.first; variables.list.len && i < obj->nsyms; i++) {
-        if (!holds(&variables, obj->syms[i].st_value) || (lib->listed[i / 64] >> i % 64 & 1))
+        if (!holds(&variables, obj->syms[i].st_value) || is_listed(lib, i))
             continue;
         uint32_t number = obj->base.nnames;
         answer(ctx, lib, i, KLD_NO_SYMBOL);

@@ -259,6 +259,12 @@ static inline struct elf_shared *elf_needed_library(const struct kld_session *ct
     return file->kind == KLD_FILE_SHARED && file->needed ? (struct elf_shared *)file : NULL;
 }
 
+/* The name of a version of the library, empty if it has none of that number. */
+static inline struct kld_str elf_library_version(const struct elf_shared *lib, uint32_t number)
+{
+    return number < lib->nversions ? lib->versions[number] : (struct kld_str){0};
+}
+
 /* elf_shared.c: what the library says of symbol i (enum kld_name_class); whether it is known as name@version only;
  * its version, which may be empty. */
 uint8_t elf_shared_class(const struct elf_shared *lib, uint32_t i);

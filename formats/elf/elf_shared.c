@@ -98,8 +98,8 @@ bool elf_shared_is_hidden(const struct elf_shared *lib, uint32_t i)
 
 struct kld_str elf_shared_version(const struct elf_shared *lib, uint32_t i)
 {
-    uint32_t v = lib->versym ? lib->versym[i] & 0x7fffu : 0;
-    return v < lib->nversions && lib->versions[v].ptr ? lib->versions[v] : (struct kld_str){"", 0};
+    struct kld_str version = elf_library_version(lib, lib->versym ? lib->versym[i] & 0x7fffu : 0);
+    return version.ptr ? version : (struct kld_str){"", 0};
 }
 
 struct kld_str elf_shared_name_at(const struct elf_shared *lib, uint32_t k)

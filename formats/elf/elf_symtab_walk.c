@@ -529,9 +529,7 @@ static struct kld_str versioned_name(const struct kld_symbol *sym, char *buffer,
     if (!sym->file || sym->file->kind != KLD_FILE_SHARED || sym->version < 2 ||
         memchr(name.ptr, '@', name.len))
         return name;
-    const struct elf_shared *lib = elf_shared(sym->file);
-    struct kld_str version =
-        sym->version < lib->nversions ? lib->versions[sym->version] : (struct kld_str){0};
+    struct kld_str version = elf_library_version(elf_shared(sym->file), sym->version);
     if (!version.len || name.len + version.len + 1 > size)
         return name;
     memcpy(buffer, name.ptr, name.len);

@@ -189,10 +189,8 @@ static void assign_one(struct kld_session *ctx, struct kld_demangler *demangler,
 static struct kld_str default_version(const struct kld_session *ctx, const struct kld_symbol *sym)
 {
     bool is_default = false;
-    if (sym->kind == KLD_SYM_IMPORTED) {
-        const struct elf_shared *lib = elf_shared(sym->file);
-        return sym->version < lib->nversions ? lib->versions[sym->version] : (struct kld_str){0};
-    }
+    if (sym->kind == KLD_SYM_IMPORTED)
+        return elf_library_version(elf_shared(sym->file), sym->version);
     (void)ctx;
     if (sym->kind != KLD_SYM_DEFINED && sym->kind != KLD_SYM_ABSOLUTE)
         return (struct kld_str){0};
@@ -339,9 +337,8 @@ struct kld_str elf_version_name(const struct kld_session *ctx, const struct kld_
     uint16_t n = sym->version & ~HIDDEN_VERSION;
     *is_default = !(sym->version & HIDDEN_VERSION);
     if (is_of_library(sym)) {
-        const struct elf_shared *lib = elf_shared(sym->file);
         *is_default = false;
-        return n >= 2 && n < lib->nversions ? lib->versions[n] : (struct kld_str){0};
+        return n >= 2 ? elf_library_version(elf_shared(sym->file), n) : (struct kld_str){0};
     }
     return v && n >= 2 && n < v->defs.len ? v->defs.data[n] : (struct kld_str){0};
 }
